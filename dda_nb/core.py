@@ -187,7 +187,7 @@ def load_weights(
     if odd or not found: raise BadInput(f'{path}: expected a state dict of tensors, found {type(found[odd[0]]).__name__ if odd and odd[0] else "none"}{f" at {odd[0]!r}" if odd else ""}')
     return {k.removeprefix('module.'): v for k, v in found.items()}
 
-# %% ../nbs/00_core.ipynb #51824347
+# %% ../nbs/00_core.ipynb #a3a9bf2c
 class Loop:
     "Steps with a progress bar, a log, and a state on disk from which a later call goes on"
     def __init__(self,
@@ -223,7 +223,7 @@ class Loop:
     def _look(self):
         "Read the noted losses, refuse NaN, and append them to history and log file"
         if not self._last: return
-        row = {'step': self.step} | {k: float(v) for k, v in self._last.items()}
+        row = {'step': self.step} | {k: float(v.detach()) for k, v in self._last.items()}
         self._last = {}
         for k, v in row.items():
             if not math.isfinite(v): raise Diverged(f'{self.name}: {k} became {v} at step {self.step}; the state of the last save is kept. Try a smaller learning rate')
@@ -232,18 +232,22 @@ class Loop:
             with open(self.folder/'log.jsonl', 'a') as f: f.write(json.dumps({'stage': self.name} | row) + '\n')
 
     def __iter__(self):
-        start = saved = told = time.monotonic()
-        before, bar = self.seconds, tqdm(total=self.total, initial=self.step, desc=f'{self.name:<12}')
-        with bar:
+        saved = told = self._clock = time.monotonic()
+        with tqdm(total=self.total, initial=self.step, desc=f'{self.name:<12}') as bar:
             self._tell()
             while self.step < self.total:
                 yield self.step
                 self.step += 1; bar.update()
-                now = time.monotonic()
-                self.seconds = before + now - start
+                now = self.tock()
                 if self.save and now - saved > self.every: self._save(); saved = now
                 if now - told > .5: self._tell(); told = now
         self._tell()
+
+    def tock(self):
+        "Bring `seconds` up to now"
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+        return now
 
     def _tell(self):
         "Leave a note for whoever watches the run from outside"
