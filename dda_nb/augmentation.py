@@ -15,7 +15,7 @@ from .core import BadInput, Loop, autocast, derive, minimise, rng, seeded
 from .data import draw, to_float, to_uint8
 from .bank import ImageBank, Shards, new_bank
 
-# %% ../nbs/05_augmentation.ipynb #81d9459e
+# %% ../nbs/05_augmentation.ipynb #42de53ea
 def make_unet(
     shape:tuple,    # (C, H, W) of the images
     n_classes:int,  # classes it is told apart by
@@ -43,7 +43,8 @@ class PixelPrior:
         unet,               # diffusers UNet2DModel with class embeddings
         scheduler,          # diffusers scheduler
         steps:int=4,        # denoising steps of one variation
-    ): self.unet, self.scheduler, self.steps = unet.eval().requires_grad_(False), scheduler, steps
+        seconds:float=0.,   # that training it took
+    ): self.unet, self.scheduler, self.steps, self.seconds = unet.eval().requires_grad_(False), scheduler, steps, seconds
 
     def _times(self, strength):
         "The last `steps` of the schedule's time steps, as image-to-image pipelines take them"
@@ -85,7 +86,7 @@ class PixelPrior:
         if not (Path(path)/'unet').is_dir(): raise BadInput(f'{path}: no pixel prior here; expected a folder with unet/ and scheduler/')
         return cls(UNet2DModel.from_pretrained(Path(path)/'unet').to(device), DPMSolverMultistepScheduler.from_pretrained(Path(path)/'scheduler'), steps)
 
-# %% ../nbs/05_augmentation.ipynb #a14bad44
+# %% ../nbs/05_augmentation.ipynb #4244c843
 def train_prior(
     bank:ImageBank,      # what it learns to draw; nothing else enters
     steps:int=600,       # optimisation steps
@@ -108,8 +109,8 @@ def train_prior(
         a = scheduler.alphas_cumprod.to(dev)[t][:, None, None, None]
         with autocast(dev): v = unet(a.sqrt() * x + (1 - a).sqrt() * noise, t, bank.labels[i]).sample
         return dict(mse=F.mse_loss(v.float(), a.sqrt() * noise - (1 - a).sqrt() * x))
-    minimise(loss, torch.optim.AdamW(unet.parameters(), lr), steps, 'prior', save, unet=unet)
-    return PixelPrior(unet, scheduler, denoise_steps)
+    done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, unet=unet)
+    return PixelPrior(unet, scheduler, denoise_steps, done.seconds)
 
 # %% ../nbs/05_augmentation.ipynb #6b51e678
 def check_strength(

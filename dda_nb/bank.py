@@ -78,7 +78,7 @@ def new_bank(
     parent = torch.full((n,), -1, device=dev) if parent is None else parent
     return ImageBank(images, labels, torch.arange(start, start + n, device=dev), parent, torch.full((n,), float('nan'), device=dev), meta)
 
-# %% ../nbs/03_bank.ipynb #780eace0
+# %% ../nbs/03_bank.ipynb #1761816f
 def tile(
     images:torch.Tensor,  # uint8 [N, C, H, W]
     columns:int=16,       # images in a row
@@ -98,7 +98,7 @@ def show(self:ImageBank,
 ):                    # a PIL image
     "The first images of each class, a row a class"
     rows = [self.images[self.labels == c][:per_class] for c in self.labels.unique()]
-    blank = self.images.new_full((per_class, *bank.images.shape[1:]), 128)
+    blank = self.images.new_full((per_class, *self.images.shape[1:]), 128)
     return tile(torch.cat([torch.cat([r, blank[len(r):]]) for r in rows]), per_class, pixels)
 
 @patch

@@ -187,7 +187,7 @@ def load_weights(
     if odd or not found: raise BadInput(f'{path}: expected a state dict of tensors, found {type(found[odd[0]]).__name__ if odd and odd[0] else "none"}{f" at {odd[0]!r}" if odd else ""}')
     return {k.removeprefix('module.'): v for k, v in found.items()}
 
-# %% ../nbs/00_core.ipynb #a3a9bf2c
+# %% ../nbs/00_core.ipynb #c2abbaa9
 class Loop:
     "Steps with a progress bar, a log, and a state on disk from which a later call goes on"
     def __init__(self,
@@ -195,7 +195,7 @@ class Loop:
         name:str,           # shown beside the bar and in the log
         save=None,          # file to keep the state in while it runs; None keeps nothing
         start:int=0,        # steps done already, where the caller keeps the state itself
-        folder=None,        # for `log.jsonl` and `progress.json`; that of `save` if there is one
+        folder=None,        # for `log.jsonl`; that of `save` if there is one
         every:float=5.,     # seconds between two saves
         log_every:int=50,   # steps between two looks at the losses
         **parts,            # what makes up the state: anything with `state_dict` and `load_state_dict`
@@ -223,13 +223,12 @@ class Loop:
     def _look(self):
         "Read the noted losses, refuse NaN, and append them to history and log file"
         if not self._last: return
-        row = {'step': self.step} | {k: float(v.detach()) for k, v in self._last.items()}
+        row = {k: float(v.detach()) for k, v in self._last.items()}
         self._last = {}
         for k, v in row.items():
             if not math.isfinite(v): raise Diverged(f'{self.name}: {k} became {v} at step {self.step}; the state of the last save is kept. Try a smaller learning rate')
-        self.history.append(row)
-        if self.folder:
-            with open(self.folder/'log.jsonl', 'a') as f: f.write(json.dumps({'stage': self.name} | row) + '\n')
+        self.history.append({'step': self.step} | row)
+        self._tell(**row)
 
     def __iter__(self):
         saved = told = self._clock = time.monotonic()
@@ -240,7 +239,7 @@ class Loop:
                 self.step += 1; bar.update()
                 now = self.tock()
                 if self.save and now - saved > self.every: self._save(); saved = now
-                if now - told > .5: self._tell(); told = now
+                if now - told > 1: self._tell(); told = now
         self._tell()
 
     def tock(self):
@@ -249,13 +248,11 @@ class Loop:
         self.seconds, self._clock = self.seconds + now - self._clock, now
         return now
 
-    def _tell(self):
-        "Leave a note for whoever watches the run from outside"
-        if self.folder: write_file(self.folder/'progress.json', json.dumps(dict(stage=self.name, step=self.step, total=self.total, seconds=self.seconds)))
-
-    def forget(self):
-        "Remove the saved state, once what the loop was for is safe in its own file"
-        if self.save: self.save.unlink(missing_ok=True)
+    def _tell(self, **losses):
+        "A line in the log, for whoever watches the run from outside"
+        if not self.folder: return
+        line = dict(stage=self.name, step=self.step, total=self.total, seconds=round(self.seconds, 3)) | losses
+        with open(self.folder/'log.jsonl', 'a') as f: f.write(json.dumps(line) + '\n')
 
 # %% ../nbs/00_core.ipynb #d331bfda
 def minimise(

@@ -8,11 +8,11 @@ Docs: https://dda-nb.github.io/dda_nb/models.html.md"""
 __all__ = ['Block', 'resnet', 'make_net', 'n_params', 'Classifier', 'new_classifier', 'save_classifier', 'load_classifier',
            'put_weights', 'train_teacher', 'predict']
 
-# %% ../nbs/02_models.ipynb #edb8c1d8
+# %% ../nbs/02_models.ipynb #d19ffcdf
 import re
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, autocast, load_tree, load_weights, minimise, rng, save_tree, seeded
+from .core import BadInput, autocast, load_tree, minimise, rng, save_tree, seeded
 from .data import Data, draw, random_shift, random_flip, to_float
 
 # %% ../nbs/02_models.ipynb #057632f4
@@ -152,11 +152,11 @@ def put_weights(
     model.net.load_state_dict(state)
     return model
 
-# %% ../nbs/02_models.ipynb #b95dedb5
+# %% ../nbs/02_models.ipynb #44e5344d
 def train_teacher(
     data:Data,             # its training split is used, nothing else
     net:str='resnet14',    # see `make_net`
-    epochs:int=40,         # passes over the training images
+    epochs:int=60,         # passes over the training images
     batch:int=128,         # images a step
     lr:float=.2,           # peak learning rate
     shift:int=1,           # random shift in pixels
@@ -164,7 +164,7 @@ def train_teacher(
     seed:int=0,            # of weights and batches
     device='cpu',          # where to train
     save=None,             # file to keep the state in while it trains
-)->Classifier:
+)->Classifier:             # frozen; `seconds` is what training took
     "Train a classifier on real data, as the owner of a teacher once did"
     model = new_classifier(net, data, data.moments(), seed).to(device).train()
     images, labels = data.train.to(device)
@@ -172,9 +172,9 @@ def train_teacher(
         g = rng(seed, 'teacher', step, device=device)
         i = draw(len(labels), batch, g)
         x = random_shift(to_float(images[i]), shift, g)
-        with autocast(device): return dict(cross_entropy=F.cross_entropy(model(random_flip(x, g) if flip else x), labels[i], label_smoothing=.1))
+        with autocast(device): return dict(cross_entropy=F.cross_entropy(model(random_flip(x, g) if flip else x), labels[i]))
     opt = torch.optim.SGD(model.parameters(), lr, momentum=.9, nesterov=True, weight_decay=5e-4)
-    minimise(loss, opt, -(-len(labels) * epochs // batch), 'teacher', save, net=model)
+    model.seconds = minimise(loss, opt, -(-len(labels) * epochs // batch), 'teacher', save, net=model).seconds
     return model.frozen()
 
 @torch.no_grad()
