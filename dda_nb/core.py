@@ -187,7 +187,7 @@ def load_weights(
     if odd or not found: raise BadInput(f'{path}: expected a state dict of tensors, found {type(found[odd[0]]).__name__ if odd and odd[0] else "none"}{f" at {odd[0]!r}" if odd else ""}')
     return {k.removeprefix('module.'): v for k, v in found.items()}
 
-# %% ../nbs/00_core.ipynb #c2abbaa9
+# %% ../nbs/00_core.ipynb #0053b3bd
 class Loop:
     "Steps with a progress bar, a log, and a state on disk from which a later call goes on"
     def __init__(self,
@@ -196,7 +196,7 @@ class Loop:
         save=None,          # file to keep the state in while it runs; None keeps nothing
         start:int=0,        # steps done already, where the caller keeps the state itself
         folder=None,        # for `log.jsonl`; that of `save` if there is one
-        every:float=5.,     # seconds between two saves
+        every:float=.5,     # seconds between two saves, at least; more where saving is slow, so that it takes a twentieth of the time at most
         log_every:int=50,   # steps between two looks at the losses
         **parts,            # what makes up the state: anything with `state_dict` and `load_state_dict`
     ):
@@ -232,13 +232,16 @@ class Loop:
 
     def __iter__(self):
         saved = told = self._clock = time.monotonic()
+        cost = 0.
         with tqdm(total=self.total, initial=self.step, desc=f'{self.name:<12}') as bar:
             self._tell()
             while self.step < self.total:
                 yield self.step
                 self.step += 1; bar.update()
                 now = self.tock()
-                if self.save and now - saved > self.every: self._save(); saved = now
+                if self.save and now - saved >= (self.every and max(self.every, 20 * cost)):
+                    self._save()
+                    saved = time.monotonic(); cost = saved - now
                 if now - told > 1: self._tell(); told = now
         self._tell()
 

@@ -42,7 +42,7 @@ def measure(
     parents = embedder.embed(bank.images)[bank.find(kids.parent)]
     return replace(kids, similarity=(embedder.embed(kids.images) * parents).sum(1))
 
-# %% ../nbs/06_filtering.ipynb #f1a4405f
+# %% ../nbs/06_filtering.ipynb #45be0b10
 def check_omega(
     omega,  # a number, or text
 ):          # a float, or the text
@@ -66,10 +66,10 @@ def choose_omega(
     if isinstance(omega, float): return omega
     if omega != 'auto': return near.sort(descending=True).values[max(round(float(omega[5:]) * len(near)), 1) - 1].item()
     if holds is None: raise BadInput('omega=auto asks what the teacher sees; pass holds=')
-    if holds.all() or not holds.any(): return -1.
     order = near.argsort(descending=True)
-    p, q = (h[order].cumsum(0) / h.sum() for h in (holds.float(), 1 - holds.float()))
-    return near[order[(p - q).argmax()]].item()
+    score = (2 * holds[order].long() - 1).cumsum(0)
+    last = len(near) - 1 - score.flip(0).argmax().item()   # of equal scores, the one that keeps most
+    return near[order[last]].item() if last + 1 < len(near) else -1.
 
 def same_class(
     teacher:Classifier,  # frozen

@@ -212,12 +212,12 @@ class Inversion:
         self.lowest, self.t = torch.minimum(loss.detach(), self.lowest), self.t + 1
         return {'loss': loss.detach()} | {k: l.detach() for k, l in losses.items()}
 
-# %% ../nbs/04_synthesis.ipynb #7c54740e
+# %% ../nbs/04_synthesis.ipynb #047ebbae
 METHODS = dict(
-    dda=dict(parametrisation='generator', synth_lr=.02, alpha_oh=10., alpha_bn=1., alpha_cr=.8, alpha_tv=0.,
-             copies=4, omega='auto', lambda_kl=1., lambda_ce=0., lambda_feat=0., lambda_self=0.),
-    deepinversion=dict(parametrisation='pixels', synth_lr=.1, alpha_oh=1., alpha_bn=10., alpha_cr=0., alpha_tv=1e-3,
-                       copies=0, omega='-1', lambda_kl=1., lambda_ce=0., lambda_feat=0., lambda_self=0.),
+    dda=dict(parametrisation='generator', synth_lr=.005, alpha_oh=10., alpha_bn=1., alpha_cr=.8, alpha_tv=0., copies=16, strength=(.3, .5, .7),
+             omega='auto', temperature=8., lambda_kl=1., lambda_ce=0., lambda_feat=0., lambda_self=0.),
+    deepinversion=dict(parametrisation='pixels', synth_lr=.1, alpha_oh=1., alpha_bn=10., alpha_cr=0., alpha_tv=1e-3, copies=0, strength=(.3, .5, .7),
+                       omega='-1', temperature=8., lambda_kl=1., lambda_ce=0., lambda_feat=0., lambda_self=0.),
 )
 
 TERMS = dict(alpha_oh=lambda teacher: one_hot, alpha_bn=lambda teacher: bn_statistics, alpha_tv=lambda teacher: total_variation,

@@ -1,0 +1,32 @@
+"What the tests share: the commands as a user calls them, and one finished smoke run"
+import os, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope='session', autouse=True)
+def own_folders(tmp_path_factory):
+    "Caches and runs of the tests lie apart from the user's, and nothing is downloaded"
+    scratch = tmp_path_factory.mktemp('scratch')
+    os.environ.update(XDG_CACHE_HOME=str(scratch/'cache'), DDA_RUNS=str(scratch/'runs'), HF_HUB_OFFLINE='1', OMP_NUM_THREADS='1')
+
+
+@pytest.fixture(scope='session')
+def command():
+    "Call one of the package's commands; the finished process with its output"
+    def call(name, *args, **kw):
+        return subprocess.run([BIN/name, *map(str, args)], capture_output=True, text=True, timeout=300, **kw)
+    return call
+
+
+@pytest.fixture(scope='session')
+def smoke(command, tmp_path_factory):
+    "The folder of a finished smoke run, made through papermill, and what the command printed"
+    out = tmp_path_factory.mktemp('smoke')/'run'
+    done = command('dda_run', 'smoke', '--out', out)
+    assert done.returncode == 0, done.stderr
+    return out, done
