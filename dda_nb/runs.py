@@ -8,13 +8,13 @@ Docs: https://dda-nb.github.io/dda_nb/runs.html.md"""
 __all__ = ['from_parameters', 'new_lines', 'draw_bars', 'progress_of', 'environment', 'run_notebook', 'free_folder', 'row_text',
            'dda_run', 'table', 'dda_table']
 
-# %% ../nbs/09_runs.ipynb #eacba852
+# %% ../nbs/09_runs.ipynb #06354ebb
 import argparse, contextlib, json, os, sys, threading
 from pathlib import Path
 
 from fastcore.docments import docments
 from tqdm.auto import tqdm
-from .core import BadInput, DDAError
+from .core import BadInput, DDAError, write_file
 from .synthesis import METHODS
 from .pipeline import (Config, check_run, lock_folder, make_config, open_folder, package_folder, presets, read_config,
                              read_results, run_all, run_folder)
@@ -66,7 +66,7 @@ def progress_of(
     try: yield
     finally: done.set(); thread.join()
 
-# %% ../nbs/09_runs.ipynb #572e2a67
+# %% ../nbs/09_runs.ipynb #6951022c
 @contextlib.contextmanager
 def environment(
     **values,  # set inside, as they were outside
@@ -87,14 +87,21 @@ def run_notebook(
     import papermill
     from papermill.exceptions import PapermillExecutionError
     source, target = package_folder()/'experiments'/f'{notebook}.ipynb', out/f'{notebook}.ipynb'
-    values = {k: list(v) if isinstance(v, tuple) else v for k, v in config.__dict__.items()} | {'out': str(out)}
+    values = {k: list(v) if isinstance(v, tuple) else v for k, v in config.__dict__.items()} | {'out': '.'}   # the kernel works in `out`
     try:
         with progress_of(out), environment(TQDM_DISABLE='1', PYDEVD_DISABLE_FILE_VALIDATION='1'):
             papermill.execute_notebook(source, target, values, progress_bar=False, cwd=out, extra_arguments=['--log-level=ERROR'])
     except PapermillExecutionError as e:
         if e.ename in {c.__name__ for c in [DDAError, *_below(DDAError)]}: raise BadInput(e.evalue) from None
         raise DDAError(f'the notebook failed with {e.ename}: {e.evalue}; it lies in {target}') from None
+    _forget_paths(target)
     return read_results(out)
+
+def _forget_paths(notebook):
+    "Take this machine's paths out of what papermill notes about an executed notebook"
+    nb = json.loads(notebook.read_text())
+    nb['metadata']['papermill'].update(input_path=f'experiments/{notebook.name}', output_path=notebook.name)
+    write_file(notebook, json.dumps(nb, indent=1, ensure_ascii=False))
 
 def _below(cls): return [x for c in cls.__subclasses__() for x in [c, *_below(c)]]
 
