@@ -58,7 +58,7 @@ def load_data(
     "Load a data set by name"
     return DATA[nearest(name, DATA, 'data set')]()
 
-# %% ../nbs/01_data.ipynb #25183e59
+# %% ../nbs/01_data.ipynb #2fe03fd8
 def to_float(
     images:torch.Tensor,  # uint8 [N, C, H, W]
 )->torch.Tensor:          # float32 in [0, 1]
@@ -79,8 +79,10 @@ def _weights(start, size, n):
 
 def crop(
     x:torch.Tensor,  # images [B, C, H, W]
-    top, left,       # where each box begins, in pixels, [B]
-    height, width,   # its size in pixels, [B]; negative flips
+    top,             # first line of each box, in pixels, [B]
+    left,            # first column of each box, [B]
+    height,          # lines of each box, [B]; negative flips
+    width,           # columns of each box, [B]; negative flips
 )->torch.Tensor:     # [B, C, H, W]
     "Cut one box out of each image and resize it to the full size; black outside the image"
     rows, cols = _weights(top, height, x.shape[2]), _weights(left, width, x.shape[3])

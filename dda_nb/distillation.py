@@ -88,7 +88,7 @@ class Relatives:
         pick = self.first[i] + (torch.rand(len(i), generator=g, device=g.device) * self.count[i]).long()
         return torch.where(self.count[i] > 0, self.kids[pick.clamp(max=len(self.kids) - 1)], self.parent[i])
 
-# %% ../nbs/07_distillation.ipynb #66dab4aa
+# %% ../nbs/07_distillation.ipynb #ce5acdc0
 @dataclass
 class Distilled:
     "What `distill` returns"
@@ -123,10 +123,10 @@ def distill(
     teacher:Classifier,    # frozen
     bank:ImageBank,        # the images, variations included, on the device of both
     terms:list=None,       # (weight, term) pairs; None is KL at temperature 4 alone
-    steps:int=2000,        # optimisation steps
+    steps:int=3000,        # optimisation steps
     batch:int=128,         # images a step
     lr:float=.1,           # peak learning rate of SGD
-    weight_decay:float=5e-4,
+    weight_decay:float=5e-4, # of SGD
     shift:int=1,           # random shift in pixels
     flip:bool=False,       # random mirroring
     seed:int=0,            # of the batches

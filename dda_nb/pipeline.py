@@ -9,14 +9,14 @@ __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'chec
            'lock_folder', 'open_folder', 'read_config', 'read_teacher', 'cached_teacher', 'Run', 'peak_memory',
            'commit', 'arm', 'describe', 'read_results', 'run_all']
 
-# %% ../nbs/08_pipeline.ipynb #6d4e1f0f
+# %% ../nbs/08_pipeline.ipynb #2e2d3290
 import hashlib, json, os, platform, resource, shutil, subprocess
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 
 import torch, yaml
-from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, default_device, load_weights, make_folder, nearest, write_file)
+from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, default_device, load_tree, load_weights, make_folder, nearest, write_file)
 from .data import DATA, load_data
 from .models import load_classifier, n_params, new_classifier, put_weights, save_classifier, train_teacher
 from .bank import ImageBank, read_bank
@@ -150,7 +150,7 @@ def run_folder(
     "Where a run lies unless told otherwise: in the folder that the environment variable DDA_RUNS names, or in `runs`"
     return Path(os.environ.get('DDA_RUNS', 'runs'))/run_name(c)
 
-# %% ../nbs/08_pipeline.ipynb #f65fa75f
+# %% ../nbs/08_pipeline.ipynb #a349a7a5
 def lock_folder(
     folder,             # of a run
     name:str='.lock',   # of the lock's file
@@ -170,13 +170,14 @@ def open_folder(
     c:Config,      # what is to run there
     folder,        # the run's folder
 )->Path:
-    "Make the run's folder, or check that it holds this configuration"
+    "Make the run's folder, or check that it holds this configuration and that no file in it is damaged"
     folder = make_folder(folder)
     file, mine = folder/'config.yaml', asdict(c) | {'strength': list(c.strength)}
     if not file.exists(): write_file(file, yaml.safe_dump(mine, sort_keys=False))
     held = yaml.safe_load(file.read_text())
     odd = [k for k in {**mine, **held} if mine.get(k) != held.get(k)]
     if odd: raise BadInput(f'{folder} holds a run of another configuration: {", ".join(f"{k} is {held.get(k)!r}, not {mine.get(k)!r}" for k in odd[:3])}; choose another folder')
+    for f in folder.glob('*.safetensors'): load_tree(f)
     return folder
 
 def read_config(

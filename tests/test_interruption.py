@@ -5,6 +5,7 @@ import pytest, torch
 from safetensors.torch import load_file
 
 from conftest import BIN
+from dda_nb.pipeline import read_results
 
 SLOW = ['smoke', 'synth_batch=10', 'synth_steps=30', 'prior_steps=120', 'distill_steps=300', 'teacher_epochs=6']
 
@@ -20,8 +21,8 @@ def start(out, cache, *more):
                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def kill_at_random(out, cache, n, seed, *more):
-    "Kill the command n times, at moments drawn between its first line of log and its expected end; finish it"
+def kill_at_random(out, cache, n, seed, longest, *more):
+    "Kill the command n times, each up to `longest` seconds after it began to compute; then let it finish"
     draw, kills = random.Random(seed), 0
     while kills < n:
         run = start(out, cache, *more)
@@ -29,7 +30,7 @@ def kill_at_random(out, cache, n, seed, *more):
         log = out/'log.jsonl'
         size = log.stat().st_size if log.exists() else 0
         while run.poll() is None and not (log.exists() and log.stat().st_size > size): time.sleep(.02)
-        time.sleep(draw.uniform(0, 2.))
+        time.sleep(draw.uniform(0, longest))
         if run.poll() is not None: break
         run.send_signal(signal.SIGKILL); run.wait(); kills += 1
         kept = outputs(out)
@@ -47,6 +48,7 @@ def student(out): return load_file(out/'student.safetensors')
 
 @pytest.fixture(scope='module')
 def unharmed(tmp_path_factory):
+    "The folder of a run that nobody killed"
     folder = tmp_path_factory.mktemp('unharmed')
     assert start(folder/'run', folder/'cache', '--no-notebook').wait(timeout=200) == 0
     return folder/'run'
@@ -58,14 +60,16 @@ def check_same(a, b):
 
 
 def test_ten_kills(unharmed, tmp_path):
-    assert kill_at_random(tmp_path/'run', tmp_path/'cache', 10, 0, '--no-notebook') >= 5
+    row = read_results(unharmed)
+    whole = sum(v for k, v in row.items() if k.startswith('seconds_'))
+    assert kill_at_random(tmp_path/'run', tmp_path/'cache', 10, 0, whole / 8, '--no-notebook') == 10
     check_same(tmp_path/'run', unharmed)
     assert not list((tmp_path/'run').glob('*.ckpt')) and not list((tmp_path/'run').glob('bank.0*'))
 
 
 def test_kills_of_the_notebook_command(unharmed, tmp_path):
     "The kernel outlives the command for a moment; the next command waits for it or finds it, and never races it"
-    kill_at_random(tmp_path/'run', tmp_path/'cache', 2, 1)
+    assert kill_at_random(tmp_path/'run', tmp_path/'cache', 2, 1, 2.) == 2
     check_same(tmp_path/'run', unharmed)
     assert (tmp_path/'run'/'dda.ipynb').exists()
 
