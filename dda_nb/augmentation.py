@@ -124,7 +124,7 @@ def train_prior(
     done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, unet=unet)
     return PixelPrior(unet, scheduler, denoise_steps, done.seconds)
 
-# %% ../nbs/05_augmentation.ipynb #6710fc1c
+# %% ../nbs/05_augmentation.ipynb #9805d44a
 def check_strength(
     strength,  # one or several
 )->tuple:
@@ -160,5 +160,4 @@ def augment(
         kids = new_bank(prior.vary(bank.images[p], bank.labels[p], strength[k], seeds), bank.labels[p], parent=bank.id[p], classes=bank.meta['classes'], made=made)
         kids.id = (start + j).to(kids.id.device)
         loop.tock(); shards.add(kids, loop.seconds - began)
-    kids = shards.finish(bank.labels.device)
-    return kids[kids.id.argsort()]
+    return shards.finish(bank.labels.device)

@@ -132,7 +132,7 @@ def load_bank(
 
 ImageBank.load = staticmethod(load_bank)
 
-# %% ../nbs/03_bank.ipynb #8802c84a
+# %% ../nbs/03_bank.ipynb #3290677e
 class Shards:
     "The finished parts of a bank in the making: `bank.safetensors` grows as `bank.0000.safetensors`, ..."
     def __init__(self,
@@ -161,9 +161,10 @@ class Shards:
         self._take(bank, dict(seconds=seconds, **state))
 
     def finish(self, device='cpu', **more)->ImageBank:
-        "All parts as one bank, written whole before the parts are removed"
+        "All parts as one bank in the order of ids, written whole before the parts are removed"
         columns = [p.to(device).columns() for p in self.parts]
-        bank = replace(self.parts[0], **{k: torch.cat([c[k].to(device) for c in columns]) for k in _COLUMNS})
+        bank = replace(self.parts[0], **{k: torch.cat([c[k] for c in columns]) for k in _COLUMNS})
+        bank = bank[bank.id.argsort()]
         if self.path:
             bank.save(self.path, seconds=self.seconds, **more)
             for i in range(len(self.parts)): self._file(i).unlink(missing_ok=True)

@@ -69,10 +69,11 @@ class Config:
     lambda_feat: float = 0.            # weight: features like the teacher's
     lambda_self: float = 0.            # weight: an image and its variation have like features
 
-# %% ../nbs/08_pipeline.ipynb #523b320c
+# %% ../nbs/08_pipeline.ipynb #753af8bc
 _NAMES = {f.name: f for f in fields(Config)}
 _AT_LEAST = dict.fromkeys('teacher_epochs bank_images synth_batch synth_steps prior_steps prior_batch prior_width denoise_steps distill_steps distill_batch'.split(), 1)
 
+def _path(v): return str(Path(v).expanduser().absolute()) if v else ''
 def _tuple(v): return tuple(float(x) for x in (v.split(',') if isinstance(v, str) else v if isinstance(v, (list, tuple)) else [v]))
 def _bool(v): return {'true': True, 'yes': True, '1': True, 'false': False, 'no': False, '0': False}[str(v).lower()]
 def _int(v):
@@ -90,6 +91,7 @@ def coerce(
     kind = _NAMES[nearest(name, _NAMES, 'field')].type
     try: found = {int: _int, float: _float, bool: _bool, tuple: _tuple, str: str}[kind](value)
     except (ValueError, KeyError, TypeError): raise BadInput(f'{name} must be {"a list of numbers" if kind is tuple else kind.__name__}, found {value!r}') from None
+    if name == 'teacher_weights' or name == 'prior' and found != 'bank': found = _path(found)
     if kind is int and found < _AT_LEAST.get(name, 0): raise BadInput(f'{name} must be at least {_AT_LEAST.get(name, 0)}, found {found}')
     return found
 
@@ -214,7 +216,7 @@ def cached_teacher(
             save_classifier(file, model, seconds=model.seconds)
         return load_classifier(file).frozen()
 
-# %% ../nbs/08_pipeline.ipynb #f7e656f0
+# %% ../nbs/08_pipeline.ipynb #51a67969
 class Run:
     "The stages of one run, each computed once and kept in the run's folder"
     def __init__(self,
@@ -276,7 +278,7 @@ class Run:
 
     def filter(self, kids, bank, teacher)->tuple:
         "Step 2: the variations with their similarities, and ω as a number"
-        if not len(kids): return kids, None
+        if not len(kids): return kids, -1.
         if kids.similarity.isnan().any():
             for _ in (loop := Loop(1, 'filter', folder=self.folder)): kids = measure(kids, bank, TeacherEmbedder(teacher))
             kids.save(self.file('variations'), seconds=self.seconds['augment'], seconds_filter=loop.seconds)
@@ -360,7 +362,7 @@ def read_results(
     if not file.is_file(): raise MissingFile(f'{folder}: no finished run here (no results.json)')
     return json.loads(file.read_text())
 
-# %% ../nbs/08_pipeline.ipynb #00440eaa
+# %% ../nbs/08_pipeline.ipynb #ea4aee82
 def run_all(
     config:Config,  # see `make_config`
     out=None,       # the run's folder; None is `run_folder(config)`
@@ -370,5 +372,5 @@ def run_all(
     teacher = run.teacher()
     bank = run.synthesize(teacher)
     kids, omega = run.filter(run.augment(bank, run.train_prior(bank)), bank, teacher)
-    kept = kids[kids.similarity >= omega] if len(kids) else kids
+    kept = kids[kids.similarity >= omega]
     return run.judge(run.distill(teacher, bank + kept), teacher, bank, kept, omega)
