@@ -15,7 +15,7 @@ from .core import BadInput, Loop, MissingFile, autocast, derive, minimise, rng, 
 from .data import draw, to_float, to_uint8
 from .bank import ImageBank, Shards, new_bank
 
-# %% ../nbs/05_augmentation.ipynb #f60d53f4
+# %% ../nbs/05_augmentation.ipynb #859ed1ad
 def unet_levels(
     shape:tuple,  # (C, H, W) of the images
 )->int:           # resolutions of the UNet
@@ -59,9 +59,11 @@ class PixelPrior:
     ): self.unet, self.scheduler, self.steps, self.seconds = unet.eval().requires_grad_(False), scheduler, steps, seconds
 
     def _times(self, strength):
-        "The last `steps` of the schedule's time steps, as image-to-image pipelines take them"
-        self.scheduler.set_timesteps(max(self.steps, round(self.steps / strength)), device=self.unet.device)
-        return self.scheduler.timesteps[-self.steps:]
+        "`steps` time steps, evenly from `strength` of the whole way down to the last before zero"
+        last = self.scheduler.config.num_train_timesteps - 1
+        times = torch.linspace(strength * last, 0, self.steps + 1)[:-1].round().long()
+        self.scheduler.set_timesteps(timesteps=times.tolist(), device=self.unet.device)
+        return self.scheduler.timesteps
 
     @torch.no_grad()
     def vary(self,
@@ -72,10 +74,10 @@ class PixelPrior:
     )->torch.Tensor:          # uint8 [B, C, H, W]
         "One variation of each image"
         from diffusers.utils.torch_utils import randn_tensor
-        times, start = self._times(strength), len(self.scheduler.timesteps) - self.steps
+        times = self._times(strength)
         noise = randn_tensor(images.shape, [torch.Generator().manual_seed(s) for s in seeds], device=images.device)
         x = self.scheduler.add_noise(to_float(images) * 2 - 1, noise, times[:1].expand(len(images)))
-        self.scheduler.set_begin_index(start)
+        self.scheduler.set_begin_index(0)
         for t in times:
             with autocast(x.device): v = self.unet(x, t, labels).sample
             x = self.scheduler.step(v.float(), t, x).prev_sample
