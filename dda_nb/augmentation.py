@@ -7,15 +7,16 @@ Docs: https://dda-nb.github.io/dda_nb/augmentation.html.md"""
 # %% auto #0
 __all__ = ['unet_levels', 'make_unet', 'make_scheduler', 'check_prior', 'PixelPrior', 'train_prior', 'check_strength', 'augment']
 
-# %% ../nbs/05_augmentation.ipynb #62185d56
+# %% ../nbs/05_augmentation.ipynb #76ee3b63
+import json
 from pathlib import Path
 
 import torch, torch.nn.functional as F
-from .core import BadInput, Loop, MissingFile, autocast, derive, minimise, rng, seeded
+from .core import BadInput, Loop, MissingFile, autocast, checksum, derive, minimise, rng, seeded
 from .data import draw, to_float, to_uint8
 from .bank import ImageBank, Shards, new_bank
 
-# %% ../nbs/05_augmentation.ipynb #859ed1ad
+# %% ../nbs/05_augmentation.ipynb #5aa77beb
 def unet_levels(
     shape:tuple,  # (C, H, W) of the images
 )->int:           # resolutions of the UNet
@@ -44,10 +45,16 @@ def make_scheduler():
     return DPMSolverMultistepScheduler(num_train_timesteps=1000, beta_schedule='squaredcos_cap_v2', prediction_type='v_prediction', timestep_spacing='trailing')
 
 def check_prior(
-    path,  # a folder
+    path,          # a folder
+    shape:tuple,   # (C, H, W) of the images it is to vary
+    n_classes:int, # classes of them
 ):
-    "`MissingFile` unless a saved pixel prior lies there"
+    "`MissingFile` unless a saved pixel prior lies there, `BadInput` unless it goes with these images"
     if not all((Path(path)/k).is_dir() for k in ('unet', 'scheduler')): raise MissingFile(f'{path}: no pixel prior here; expected a folder with unet/ and scheduler/')
+    try: c = json.loads((Path(path)/'unet'/'config.json').read_text())
+    except (OSError, ValueError): raise BadInput(f'{path}: unet/config.json is missing or damaged') from None
+    for k, want in dict(in_channels=shape[0], num_class_embeds=n_classes).items():
+        if c.get(k) != want: raise BadInput(f'{path}: a prior with {k} {c.get(k)}, expected {want}')
 
 class PixelPrior:
     "A pixel-space diffusion model: noises images part of the way and denoises them"
@@ -97,10 +104,11 @@ class PixelPrior:
     ):
         "Load what `save` wrote, or any class-conditional pixel UNet and scheduler of diffusers"
         from diffusers import DPMSolverMultistepScheduler, UNet2DModel
-        check_prior(path)
-        return cls(UNet2DModel.from_pretrained(Path(path)/'unet').to(device), DPMSolverMultistepScheduler.from_pretrained(Path(path)/'scheduler'), steps)
+        try: unet, scheduler = UNet2DModel.from_pretrained(Path(path)/'unet'), DPMSolverMultistepScheduler.from_pretrained(Path(path)/'scheduler')
+        except Exception as e: raise BadInput(f'{path}: no pixel prior can be read here; expected a folder with unet/ and scheduler/ as diffusers saves them ({type(e).__name__})') from None
+        return cls(unet.to(device), scheduler, steps)
 
-# %% ../nbs/05_augmentation.ipynb #959f1075
+# %% ../nbs/05_augmentation.ipynb #8ea11e92
 def train_prior(
     bank:ImageBank,      # what it learns to draw; nothing else enters
     steps:int=250,       # optimisation steps
@@ -123,10 +131,10 @@ def train_prior(
         a = scheduler.alphas_cumprod.to(dev)[t][:, None, None, None]
         with autocast(dev): v = unet(a.sqrt() * x + (1 - a).sqrt() * noise, t, bank.labels[i]).sample
         return dict(mse=F.mse_loss(v.float(), a.sqrt() * noise - (1 - a).sqrt() * x))
-    done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, unet=unet)
+    done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, (steps, batch, lr, width, seed, checksum(bank.columns())), unet=unet)
     return PixelPrior(unet, scheduler, denoise_steps, done.seconds)
 
-# %% ../nbs/05_augmentation.ipynb #9805d44a
+# %% ../nbs/05_augmentation.ipynb #6c7cbd88
 def check_strength(
     strength,  # one or several
 )->tuple:
@@ -152,7 +160,7 @@ def augment(
     turn = (ids[parent] + copy) % len(strength)
     start = int(ids.max()) + 1
     jobs = [(k, j) for k in range(len(strength)) for j in (turn == k).nonzero()[:, 0].split(batch)]
-    shards = Shards(save)
+    shards = Shards(save, (copies, strength, seed, batch, checksum(bank.columns())))
     loop = Loop(len(jobs), 'augment', start=shards.resume(), folder=shards.path and shards.path.parent)
     for step in loop:
         (k, j), began = jobs[step], loop.seconds

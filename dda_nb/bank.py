@@ -132,19 +132,22 @@ def load_bank(
 
 ImageBank.load = staticmethod(load_bank)
 
-# %% ../nbs/03_bank.ipynb #3290677e
+# %% ../nbs/03_bank.ipynb #327edea7
 class Shards:
     "The finished parts of a bank in the making: `bank.safetensors` grows as `bank.0000.safetensors`, ..."
     def __init__(self,
         path=None,  # where the whole bank will be; None keeps the parts in memory
-    ): self.path, self.parts, self.seconds, self.more = path and Path(path), [], 0., {}
+        key='',     # names what is computed; parts saved under another key are refused
+    ): self.path, self.key, self.parts, self.seconds, self.more = path and Path(path), str(key), [], 0., {}
 
     def _file(self, i): return self.path.with_suffix(f'.{i:04d}.safetensors')
 
     def resume(self)->int:
         "Read what an earlier call has finished; the number of parts"
         while self.path and self._file(len(self.parts)).exists():
-            bank, more = read_bank(self._file(len(self.parts)))
+            file = self._file(len(self.parts))
+            bank, more = read_bank(file)
+            if more['key'] != self.key: raise BadInput(f'{file}: a part of {more["key"]}, not of {self.key}; remove it or name another file')
             self._take(bank, more)
         return len(self.parts)
 
@@ -157,7 +160,7 @@ class Shards:
         **state,            # what the next part needs to go on
     ):
         "Keep one finished part"
-        if self.path: bank.save(self._file(len(self.parts)), seconds=seconds, **state)
+        if self.path: bank.save(self._file(len(self.parts)), key=self.key, seconds=seconds, **state)
         self._take(bank, dict(seconds=seconds, **state))
 
     def finish(self, device='cpu', **more)->ImageBank:
@@ -167,8 +170,12 @@ class Shards:
         bank = bank[bank.id.argsort()]
         if self.path:
             bank.save(self.path, seconds=self.seconds, **more)
-            for i in range(len(self.parts)): self._file(i).unlink(missing_ok=True)
+            self.clear()
         return bank
+
+    def clear(self):
+        "Remove the parts, once the whole is written"
+        for f in self.path.parent.glob(f'{self.path.stem}.[0-9]*.safetensors'): f.unlink()
 
 # %% ../nbs/03_bank.ipynb #82cec7ca
 @patch

@@ -168,7 +168,7 @@ def load_tree(
     deep = [tensors.pop(f'tree.{i}') for i in range(sum(k.startswith('tree.') for k in tensors))]
     return tensors | _join(json.loads(head['tree']), deep)
 
-# %% ../nbs/00_core.ipynb #dd11a340
+# %% ../nbs/00_core.ipynb #4d06df26
 def _state_dict(path):
     if path.suffix == '.safetensors':
         with safe_open(path, 'pt') as f: return {k: f.get_tensor(k) for k in f.keys() if not k.startswith('tree.')}
@@ -183,11 +183,11 @@ def load_weights(
     if not path.is_file(): raise MissingFile(f'{path}: no such file')
     try: found = _state_dict(path)
     except Exception as e: raise BadInput(f'{path}: expected a state dict of tensors, found something that cannot be read as one ({type(e).__name__})') from None
-    odd = [k for k, v in found.items() if not isinstance(v, torch.Tensor)] if isinstance(found, dict) else ['']
+    odd = [k for k, v in found.items() if not isinstance(v, torch.Tensor) or not isinstance(k, str)] if isinstance(found, dict) else ['']
     if odd or not found: raise BadInput(f'{path}: expected a state dict of tensors, found {type(found[odd[0]]).__name__ if odd and odd[0] else "none"}{f" at {odd[0]!r}" if odd else ""}')
     return {k.removeprefix('module.'): v for k, v in found.items()}
 
-# %% ../nbs/00_core.ipynb #0053b3bd
+# %% ../nbs/00_core.ipynb #61bbe037
 class Loop:
     "Steps with a progress bar, a log, and a state on disk from which a later call goes on"
     def __init__(self,
@@ -198,32 +198,34 @@ class Loop:
         folder=None,        # for `log.jsonl`; that of `save` if there is one
         every:float=.5,     # seconds between two saves, at least; more where saving is slow, so that it takes a twentieth of the time at most
         log_every:int=50,   # steps between two looks at the losses
+        key='',             # names what is computed; a state saved under another key is refused
         **parts,            # what makes up the state: anything with `state_dict` and `load_state_dict`
     ):
-        self.total, self.name, self.save, self.every, self.log_every, self.parts = total, name, save and Path(save), every, log_every, parts
+        self.total, self.name, self.save, self.every, self.log_every, self.key, self.parts = total, name, save and Path(save), every, log_every, str(key), parts
         self.folder = self.save.parent if self.save else folder and Path(folder)
         self.step, self.seconds, self.history, self._last = start, 0., [], {}
         if self.save and self.save.exists(): self._load()
 
     def _load(self):
         state = load_tree(self.save)
+        if state['key'] != self.key: raise BadInput(f'{self.save}: holds the state of {state["key"]}, not of {self.key}; remove it or name another file')
         self.step, self.seconds, self.history = state['step'], state['seconds'], state['history']
         for k, part in self.parts.items(): part.load_state_dict(state['parts'][k])
 
     def _save(self):
-        self._look()
-        save_tree(self.save, dict(step=self.step, seconds=self.seconds, history=self.history,
+        self.look()
+        save_tree(self.save, dict(key=self.key, step=self.step, seconds=self.seconds, history=self.history,
                                   parts={k: p.state_dict() for k, p in self.parts.items()}))
 
     def log(self, **losses):
         "Note the losses of this step (0-d tensors); they are read from the device only now and then"
-        self._last = losses
-        if self.step % self.log_every == 0 or self.step == self.total - 1: self._look()
+        self._last = {k: v.detach() for k, v in losses.items()}
+        if self.step % self.log_every == 0 or self.step == self.total - 1: self.look()
 
-    def _look(self):
+    def look(self):
         "Read the noted losses, refuse NaN, and append them to history and log file"
         if not self._last: return
-        row = {k: float(v.detach()) for k, v in self._last.items()}
+        row = {k: float(v) for k, v in self._last.items()}
         self._last = {}
         for k, v in row.items():
             if not math.isfinite(v): raise Diverged(f'{self.name}: {k} became {v} at step {self.step}; the state of the last save is kept. Try a smaller learning rate')
@@ -257,27 +259,26 @@ class Loop:
         line = dict(stage=self.name, step=self.step, total=self.total, seconds=round(self.seconds, 3)) | losses
         with open(self.folder/'log.jsonl', 'a') as f: f.write(json.dumps(line) + '\n')
 
-# %% ../nbs/00_core.ipynb #d331bfda
+# %% ../nbs/00_core.ipynb #349ad019
 def minimise(
     loss,       # called with the step; returns a dict of 0-d tensors, whose sum is minimised
     opt,        # optimiser; its learning rates are the peaks of the cycle
     steps:int,  # number of steps
     name:str,   # shown beside the bar and in the log
-    save=None,  # file to keep the state in while it runs
+    save=None,  # file to keep the state in while it runs; remove it once the result is safe
+    key='',     # names what is computed, so that another's state is refused
     **parts,    # what else belongs to the state: the networks, an average of their weights
 )->Loop:        # the finished loop, with `history` and `seconds`
     "Minimise a loss with a one-cycle learning rate; interrupted and called again, it goes on"
     peaks = [g['lr'] for g in opt.param_groups]
     cycle = torch.optim.lr_scheduler.OneCycleLR(opt, peaks, total_steps=max(steps, 2), cycle_momentum=False)
-    loop = Loop(steps, name, save, opt=opt, cycle=cycle, **parts)
+    loop = Loop(steps, name, save, key=key, opt=opt, cycle=cycle, **parts)
     for step in loop:
         losses = loss(step)
         opt.zero_grad()
         sum(losses.values()).backward()
         opt.step(); cycle.step()
         loop.log(**losses)
-        for part in parts.values():
-            if hasattr(part, 'after_step'): part.after_step()
     return loop
 
 # %% ../nbs/00_core.ipynb #4e7a81bf

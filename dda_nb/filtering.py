@@ -8,14 +8,14 @@ Docs: https://dda-nb.github.io/dda_nb/filtering.html.md"""
 __all__ = ['TeacherEmbedder', 'measure', 'check_omega', 'choose_omega', 'same_class', 'keep_similar', 'show_similarity',
            'kept_and_dropped']
 
-# %% ../nbs/06_filtering.ipynb #abd3e93d
+# %% ../nbs/06_filtering.ipynb #de00a912
 from dataclasses import replace
 
 import torch, torch.nn.functional as F
 from .core import BadInput, autocast
 from .data import to_float
 from .models import Classifier, predict
-from .bank import ImageBank
+from .bank import ImageBank, tile
 
 # %% ../nbs/06_filtering.ipynb #54bc768c
 class TeacherEmbedder:
@@ -42,7 +42,7 @@ def measure(
     parents = embedder.embed(bank.images)[bank.find(kids.parent)]
     return replace(kids, similarity=(embedder.embed(kids.images) * parents).sum(1))
 
-# %% ../nbs/06_filtering.ipynb #45be0b10
+# %% ../nbs/06_filtering.ipynb #4b453744
 def check_omega(
     omega,  # a number, or text
 ):          # a float, or the text
@@ -81,16 +81,16 @@ def same_class(
 def keep_similar(
     kids:ImageBank,  # variations
     bank:ImageBank,  # holds their parents
-    embedder,        # anything with `embed`
+    embedder,        # anything with `embed`; None takes the similarities that are there
     omega=.6,        # see `check_omega`
     teacher=None,    # for `omega='auto'`
 )->ImageBank:        # those with similarity at least ω, with `similarity`
     "Keep the variations that stay close to their parents"
     omega = check_omega(omega)
-    if kids.similarity.isnan().any(): kids = measure(kids, bank, embedder)
+    if embedder is not None: kids = measure(kids, bank, embedder)
     return kids[kids.similarity >= choose_omega(omega, kids, same_class(teacher, kids) if omega == 'auto' and teacher else None)]
 
-# %% ../nbs/06_filtering.ipynb #5619a16c
+# %% ../nbs/06_filtering.ipynb #02654c7c
 def show_similarity(
     kids:ImageBank,  # variations with `similarity`
     omega:float,     # drawn in
@@ -113,7 +113,6 @@ def kept_and_dropped(
     n:int=20,        # of each kind
 ):                   # a PIL image
     "Rows: parents and variations that are kept, then parents and variations that are dropped, by falling similarity"
-    from dda_nb.bank import tile
     order, rows = kids.similarity.argsort(descending=True), []
     for group in (order[kids.similarity[order] >= omega], order[kids.similarity[order] < omega]):
         if len(group):

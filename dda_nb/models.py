@@ -15,7 +15,7 @@ import torch, torch.nn as nn, torch.nn.functional as F
 from .core import BadInput, autocast, load_tree, minimise, rng, save_tree, seeded
 from .data import Data, draw, random_shift, random_flip, to_float
 
-# %% ../nbs/02_models.ipynb #057632f4
+# %% ../nbs/02_models.ipynb #17eb8101
 class Block(nn.Module):
     "Two 3×3 convolutions with BatchNorm and a shortcut around them"
     def __init__(self,
@@ -51,7 +51,7 @@ def make_net(
     classes:int=10,   # outputs
 )->nn.Module:
     "A network by its name in the field"
-    m = re.fullmatch(r'resnet(\d+)(?:x([\d.]+))?', name)
+    m = re.fullmatch(r'resnet(\d+)(?:x(\d*\.?\d+))?', name)
     if not m: raise BadInput(f'unknown network {name!r}; expected resnetDEPTH or resnetDEPTHxWIDTH, such as resnet14 or resnet8x0.5')
     return resnet(int(m[1]), float(m[2] or 1), channels, classes)
 
@@ -152,7 +152,7 @@ def put_weights(
     model.net.load_state_dict(state)
     return model
 
-# %% ../nbs/02_models.ipynb #44e5344d
+# %% ../nbs/02_models.ipynb #9e68b9e3
 def train_teacher(
     data:Data,             # its training split is used, nothing else
     net:str='resnet14',    # see `make_net`
@@ -174,7 +174,7 @@ def train_teacher(
         x = random_shift(to_float(images[i]), shift, g)
         with autocast(device): return dict(cross_entropy=F.cross_entropy(model(random_flip(x, g) if flip else x), labels[i]))
     opt = torch.optim.SGD(model.parameters(), lr, momentum=.9, nesterov=True, weight_decay=5e-4)
-    model.seconds = minimise(loss, opt, -(-len(labels) * epochs // batch), 'teacher', save, net=model).seconds
+    model.seconds = minimise(loss, opt, -(-len(labels) * epochs // batch), 'teacher', save, (data.name, net, epochs, batch, lr, shift, flip, seed), net=model).seconds
     return model.frozen()
 
 @torch.no_grad()

@@ -6,10 +6,10 @@ Docs: https://dda-nb.github.io/dda_nb/pipeline.html.md"""
 
 # %% auto #0
 __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'check_config', 'check_run', 'run_name', 'run_folder',
-           'lock_folder', 'open_folder', 'read_config', 'read_teacher', 'cached_teacher', 'Run', 'peak_memory',
-           'commit', 'arm', 'describe', 'read_results', 'run_all']
+           'lock_folder', 'open_folder', 'tidy_folder', 'read_config', 'read_teacher', 'cached_teacher', 'Run',
+           'peak_memory', 'commit', 'arm', 'describe', 'read_results', 'run_all']
 
-# %% ../nbs/08_pipeline.ipynb #2e2d3290
+# %% ../nbs/08_pipeline.ipynb #65da6dee
 import hashlib, json, os, platform, resource, shutil, subprocess
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
@@ -19,11 +19,11 @@ import torch, yaml
 from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, default_device, load_tree, load_weights, make_folder, nearest, write_file)
 from .data import DATA, load_data
 from .models import load_classifier, n_params, new_classifier, put_weights, save_classifier, train_teacher
-from .bank import ImageBank, read_bank
-from .synthesis import METHODS, PARAMETRISATIONS, check_teacher, synthesis_terms, synthesize
+from .bank import ImageBank, Shards, read_bank
+from .synthesis import METHODS, PARAMETRISATIONS, TERMS, check_teacher, synthesis_terms, synthesize
 from .augmentation import PixelPrior, augment, check_prior, check_strength, train_prior, unet_levels
 from .filtering import TeacherEmbedder, check_omega, choose_omega, measure, same_class
-from .distillation import distill, distillation_terms, judge
+from .distillation import LAMBDAS, distill, distillation_terms, judge
 
 # %% ../nbs/08_pipeline.ipynb #029ba56d
 @dataclass(frozen=True)
@@ -69,9 +69,10 @@ class Config:
     lambda_feat: float = 0.            # weight: features like the teacher's
     lambda_self: float = 0.            # weight: an image and its variation have like features
 
-# %% ../nbs/08_pipeline.ipynb #753af8bc
+# %% ../nbs/08_pipeline.ipynb #775b2828
 _NAMES = {f.name: f for f in fields(Config)}
-_AT_LEAST = dict.fromkeys('teacher_epochs bank_images synth_batch synth_steps prior_steps prior_batch prior_width denoise_steps distill_steps distill_batch'.split(), 1)
+_AT_LEAST = dict.fromkeys('teacher_epochs bank_images synth_batch synth_steps prior_steps prior_batch prior_width denoise_steps distill_steps'.split(), 1) | dict(distill_batch=2)
+_ABOVE_ZERO = 'teacher_lr synth_lr prior_lr distill_lr temperature'.split()
 
 def _path(v): return str(Path(v).expanduser().absolute()) if v else ''
 def _tuple(v): return tuple(float(x) for x in (v.split(',') if isinstance(v, str) else v if isinstance(v, (list, tuple)) else [v]))
@@ -90,12 +91,13 @@ def coerce(
     "The value in the field's own type; `BadInput` if it has no meaning there"
     kind = _NAMES[nearest(name, _NAMES, 'field')].type
     try: found = {int: _int, float: _float, bool: _bool, tuple: _tuple, str: str}[kind](value)
-    except (ValueError, KeyError, TypeError): raise BadInput(f'{name} must be {"a list of numbers" if kind is tuple else kind.__name__}, found {value!r}') from None
+    except (ValueError, KeyError, TypeError, OverflowError): raise BadInput(f'{name} must be {"a list of numbers" if kind is tuple else kind.__name__}, found {value!r}') from None
     if name == 'teacher_weights' or name == 'prior' and found != 'bank': found = _path(found)
-    if kind is int and found < _AT_LEAST.get(name, 0): raise BadInput(f'{name} must be at least {_AT_LEAST.get(name, 0)}, found {found}')
+    if kind in (int, float) and found < _AT_LEAST.get(name, 0): raise BadInput(f'{name} must be at least {_AT_LEAST.get(name, 0)}, found {found}')
+    if name in _ABOVE_ZERO and not found > 0: raise BadInput(f'{name} must be above 0, found {found:g}')
     return found
 
-# %% ../nbs/08_pipeline.ipynb #a929b959
+# %% ../nbs/08_pipeline.ipynb #b663f08e
 def package_folder()->Path:
     "Where the package lies, with its presets and experiment notebooks"
     import dda_nb
@@ -127,7 +129,9 @@ def check_config(
     nearest(c.data, DATA, 'data set'); nearest(c.parametrisation, PARAMETRISATIONS, 'parametrisation'); nearest(c.device, ['auto', 'cpu', 'cuda'], 'device')
     check_omega(c.omega); check_strength(c.strength)
     if c.device == 'cuda' and not torch.cuda.is_available(): raise BadInput('device is cuda, but there is no GPU that PyTorch can use')
-    if not c.temperature > 0: raise BadInput(f'temperature must be above 0, found {c.temperature:g}')
+    if c.prior_width % 8: raise BadInput(f'prior_width must be a multiple of 8, found {c.prior_width}')
+    for kind, names in dict(synthesis=TERMS, distillation=LAMBDAS).items():
+        if not any(getattr(c, k, 0) for k in names): raise BadInput(f'{kind} has no term: every weight is 0')
 
 def check_run(
     c:Config,  # what is to run
@@ -138,7 +142,7 @@ def check_run(
     new_classifier(c.student, data, data.moments())
     check_teacher(teacher, synthesis_terms(asdict(c), teacher))
     PARAMETRISATIONS[c.parametrisation](1, data.shape)
-    if c.copies: unet_levels(data.shape) if c.prior == 'bank' else check_prior(c.prior)
+    if c.copies: unet_levels(data.shape) if c.prior == 'bank' else check_prior(c.prior, data.shape, len(data.classes))
 
 def run_name(
     c:Config,  # any
@@ -152,12 +156,12 @@ def run_folder(
     "Where a run lies unless told otherwise: in the folder that the environment variable DDA_RUNS names, or in `runs`"
     return Path(os.environ.get('DDA_RUNS', 'runs'))/run_name(c)
 
-# %% ../nbs/08_pipeline.ipynb #a349a7a5
+# %% ../nbs/08_pipeline.ipynb #1bde51c5
 def lock_folder(
     folder,             # of a run
     name:str='.lock',   # of the lock's file
     wait:float=0.,      # seconds to wait for whoever holds it
-):                      # held until released or until the process ends
+):                      # held until `release()` or until the process ends
     "The only writer's lock on a folder; `Busy` if another process holds it"
     from filelock import FileLock, Timeout
     lock, owner = FileLock(folder/name, is_singleton=True), folder/f'{name}.pid'
@@ -168,19 +172,33 @@ def lock_folder(
     write_file(owner, str(os.getpid()))
     return lock
 
+def _read_yaml(file):
+    try: held = yaml.safe_load(file.read_text())
+    except yaml.YAMLError: held = None
+    if not isinstance(held, dict) or 'preset' not in held: raise BadInput(f'{file}: not a configuration; it was cut short or altered')
+    return held
+
 def open_folder(
     c:Config,      # what is to run there
     folder,        # the run's folder
 )->Path:
-    "Make the run's folder, or check that it holds this configuration and that no file in it is damaged"
+    "Make the run's folder, or check that it holds this configuration"
     folder = make_folder(folder)
     file, mine = folder/'config.yaml', asdict(c) | {'strength': list(c.strength)}
     if not file.exists(): write_file(file, yaml.safe_dump(mine, sort_keys=False))
-    held = yaml.safe_load(file.read_text())
+    held = _read_yaml(file)
     odd = [k for k in {**mine, **held} if mine.get(k) != held.get(k)]
     if odd: raise BadInput(f'{folder} holds a run of another configuration: {", ".join(f"{k} is {held.get(k)!r}, not {mine.get(k)!r}" for k in odd[:3])}; choose another folder')
-    for f in folder.glob('*.safetensors'): load_tree(f)
     return folder
+
+def tidy_folder(
+    folder:Path,  # of a run, locked
+):
+    "Refuse damaged files, and remove what a killed process left behind"
+    for f in folder.glob('*.part'): shutil.rmtree(f) if f.is_dir() else f.unlink()
+    for name in ('bank', 'variations'):
+        if (folder/f'{name}.safetensors').exists(): Shards(folder/f'{name}.safetensors').clear()
+    for f in folder.glob('*.safetensors'): load_tree(f)
 
 def read_config(
     folder,  # of a run
@@ -188,7 +206,7 @@ def read_config(
     "The configuration that a run's folder holds"
     file = Path(folder)/'config.yaml'
     if not file.is_file(): raise MissingFile(f'{folder}: no run here (no config.yaml)')
-    held = yaml.safe_load(file.read_text())
+    held = _read_yaml(file)
     return make_config(**{k: v for k, v in held.items() if k != 'preset'}, preset=held['preset'])
 
 # %% ../nbs/08_pipeline.ipynb #6c77291e
@@ -216,7 +234,7 @@ def cached_teacher(
             save_classifier(file, model, seconds=model.seconds)
         return load_classifier(file).frozen()
 
-# %% ../nbs/08_pipeline.ipynb #51a67969
+# %% ../nbs/08_pipeline.ipynb #29d046a8
 class Run:
     "The stages of one run, each computed once and kept in the run's folder"
     def __init__(self,
@@ -227,6 +245,7 @@ class Run:
         self.config, self.folder = config, open_folder(config, out or run_folder(config))
         self.device = default_device() if config.device == 'auto' else torch.device(config.device)
         self.lock, self.seconds = lock_folder(self.folder, wait=10), {}
+        tidy_folder(self.folder)
 
     def file(self, name): return self.folder/f'{name}.safetensors'
     def state(self, name): return self.folder/f'{name}.ckpt'
@@ -320,7 +339,7 @@ class Run:
         return ({f'seconds_{k}': round(s.get(k, 0.), 3) for k in stages} | {f'images_per_s_{k}': round(n / s[k], 1) for k, n in images.items() if s.get(k)}
                 | dict(peak_memory_mb=round(peak_memory(self.device))))
 
-# %% ../nbs/08_pipeline.ipynb #596dda7a
+# %% ../nbs/08_pipeline.ipynb #beba35f9
 def peak_memory(
     device,  # where the run computed
 )->float:    # MB
@@ -340,7 +359,7 @@ def arm(
     "What a run stands for in a comparison: its method, or what was taken out of it"
     row = METHODS[c.method]
     if row['copies'] and not c.copies: return 'no_aug'
-    return 'no_filter' if row['copies'] and c.omega == '-1' else c.method
+    return 'no_filter' if row['copies'] and check_omega(c.omega) == -1 else c.method
 
 def describe(
     c:Config,  # any
@@ -348,7 +367,7 @@ def describe(
 )->dict:
     "Configuration, versions and machine as one flat dict"
     given = {k: v for k, v in asdict(c).items() if v != getattr(make_config(c.preset), k)}
-    text = {k: ','.join(map(str, v)) if isinstance(v, tuple) else v for k, v in (asdict(c) | given).items()}
+    text = {k: ','.join(map(str, v)) if isinstance(v, tuple) else v for k, v in asdict(c).items()}
     return text | dict(arm=arm(c), command=' '.join(['dda_run', c.preset, *(f'{k}={text[k]}' for k in given)]), commit=commit(),
                        **{f'version_{p}': metadata.version(p) for p in ('dda_nb', 'torch', 'diffusers')}, version_python=platform.python_version(),
                        device_name=torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else platform.machine() + ' CPU',
@@ -360,7 +379,8 @@ def read_results(
     "The row of a finished run; `MissingFile` if it is not finished"
     file = Path(folder)/'results.json'
     if not file.is_file(): raise MissingFile(f'{folder}: no finished run here (no results.json)')
-    return json.loads(file.read_text())
+    try: return json.loads(file.read_text())
+    except ValueError: raise BadInput(f'{file}: not a row of results; it was cut short or altered') from None
 
 # %% ../nbs/08_pipeline.ipynb #ea4aee82
 def run_all(

@@ -8,7 +8,7 @@ Docs: https://dda-nb.github.io/dda_nb/runs.html.md"""
 __all__ = ['from_parameters', 'new_lines', 'draw_bars', 'progress_of', 'run_notebook', 'free_folder', 'row_text', 'dda_run',
            'table', 'dda_table']
 
-# %% ../nbs/09_runs.ipynb #0065f817
+# %% ../nbs/09_runs.ipynb #9e756f1a
 import argparse, contextlib, json, os, sys, threading
 from pathlib import Path
 from unittest.mock import patch
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from . import core
 from .core import BadInput, DDAError, write_file
 from .synthesis import METHODS
-from .pipeline import (Config, check_run, lock_folder, make_config, open_folder, package_folder, presets, read_config,
+from .pipeline import (Config, check_run, lock_folder, tidy_folder, make_config, open_folder, package_folder, presets, read_config,
                              read_results, run_all, run_folder)
 
 # %% ../nbs/09_runs.ipynb #5cf002fc
@@ -68,7 +68,7 @@ def progress_of(
     try: yield
     finally: done.set(); thread.join()
 
-# %% ../nbs/09_runs.ipynb #0791e3fe
+# %% ../nbs/09_runs.ipynb #1a73c845
 def run_notebook(
     config:Config,         # what to run
     out:Path,              # the run's folder, an absolute path
@@ -76,25 +76,28 @@ def run_notebook(
 )->dict:                   # the row
     "Execute an experiment notebook with papermill into the run's folder"
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
-    source, target = package_folder()/'experiments'/f'{notebook}.ipynb', out/f'{notebook}.ipynb'
+    source, partial = package_folder()/'experiments'/f'{notebook}.ipynb', out/f'{notebook}.partial.ipynb'
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in config.__dict__.items()} | {'out': '.'}   # the kernel works in `out`
     try:
         with progress_of(out), patch.dict(os.environ, TQDM_DISABLE='1', PYDEVD_DISABLE_FILE_VALIDATION='1'):
-            papermill.execute_notebook(source, target, values, progress_bar=False, cwd=out, extra_arguments=['--log-level=ERROR'])
+            papermill.execute_notebook(source, partial, values, progress_bar=False, cwd=out, extra_arguments=['--log-level=ERROR'])
     except PapermillExecutionError as e:
         if hasattr(core, e.ename): raise getattr(core, e.ename)(e.evalue) from None
-        raise DDAError(f'the notebook failed with {e.ename}: {e.evalue}; it lies in {target}') from None
-    _forget_paths(target)
+        raise DDAError(f'the notebook failed with {e.ename}: {e.evalue}; it lies in {partial}') from None
+    except DeadKernelError: raise DDAError('the process that computed died, perhaps for want of memory; the same command goes on from here') from None
+    write_file(out/f'{notebook}.ipynb', _without_paths(partial))
+    partial.unlink()
     return read_results(out)
 
-def _forget_paths(notebook):
-    "Take this machine's paths out of what papermill notes about an executed notebook"
+def _without_paths(notebook):
+    "An executed notebook's text, less this machine's paths in what papermill notes about it"
     nb = json.loads(notebook.read_text())
-    nb['metadata']['papermill'].update(input_path=f'experiments/{notebook.name}', output_path=notebook.name)
-    write_file(notebook, json.dumps(nb, indent=1, ensure_ascii=False))
+    for k in ('input_path', 'output_path'): nb['metadata']['papermill'][k] = Path(nb['metadata']['papermill'][k]).name
+    return json.dumps(nb, indent=1, ensure_ascii=False)
 
-# %% ../nbs/09_runs.ipynb #22738a73
+# %% ../nbs/09_runs.ipynb #fe4f95bd
 def _fields():
     "One line of help a field"
     docs = docments(Config, full=True)
@@ -124,7 +127,10 @@ def _read(args):
     else: raise BadInput(f'which preset? There are: {", ".join(presets())}')
     for w in words:
         if '=' not in w: raise BadInput(f'expected name=value, found {w!r}')
-    config = make_config(**start | dict(w.split('=', 1) for w in words))
+    given = dict(w.split('=', 1) for w in words)
+    if 'preset' in given: raise BadInput(f'a preset comes first and alone: dda_run {given["preset"]}')
+    if 'method' in given: start = {k: v for k, v in start.items() if k not in METHODS['dda']}
+    config = make_config(**start | given)
     folder = run_folder(config)
     return config, (args.out or (free_folder(folder) if args.source else folder)).absolute()
 
@@ -135,6 +141,7 @@ def free_folder(
     if not folder.exists(): return folder
     return next(p for i in range(2, 10**6) if not (p := folder.with_name(f'{folder.name}-{i}')).exists())
 
+_FRACTIONS = 'teacher_acc', 'student_acc', 'agreement'
 _SHOWN = ['arm', 'seed', 'teacher_acc', 'student_acc', 'agreement', 'teacher_params', 'student_params', 'bank_images', 'kept_images', 'seconds', 'peak_memory_mb']
 
 def row_text(
@@ -142,7 +149,7 @@ def row_text(
 )->str:
     "One result row, names above values"
     row = row | dict(seconds=sum(v for k, v in row.items() if k.startswith('seconds_')))
-    cells = [(k, f'{row[k]:.4f}' if k in ('teacher_acc', 'student_acc', 'agreement') else f'{row[k]:.0f}' if isinstance(row[k], float) else str(row[k])) for k in _SHOWN]
+    cells = [(k, f'{row[k]:.4f}' if k in _FRACTIONS else f'{row[k]:.0f}' if isinstance(row[k], float) else str(row[k])) for k in _SHOWN]
     widths = [max(map(len, c)) for c in cells]
     return '\n'.join('  '.join(f'{c[i]:>{w}}' for c, w in zip(cells, widths)) for i in (0, 1))
 
@@ -153,30 +160,36 @@ def _report(out, row, ran):
     print(f'student   {where(out/"student.safetensors")}')
     if not ran: print(f'This run was finished before. To run it anew: dda_run --from {where(out)}')
 
+def _compute(config, out, no_notebook):
+    "Run what is missing, as the folder's only command and only writer"
+    lock = lock_folder(out, '.command', wait=2)
+    try:
+        lock_folder(out, wait=10).release()
+        tidy_folder(out)
+        run_all(config, out) if no_notebook else run_notebook(config, out)
+    finally: lock.release()
+
 def dda_run(
     argv:list=None,  # arguments; those of the command line if None
 )->int:              # exit status: 0, 2 when something was refused or failed, 130 when stopped
     "One run, from the command line"
     try:
-        args = _parser().parse_args(argv)
+        args = _parser().parse_intermixed_args(argv)
         config, out = _read(args)
-        finished = (out/'results.json').exists()
-        check_run(config)
+        finished = (out/'results.json').exists() and (args.no_notebook or (out/'dda.ipynb').exists())
+        if not finished: check_run(config)
         open_folder(config, out)
-        if not finished:
-            with lock_folder(out, '.command', wait=2):
-                lock_folder(out, wait=10).release()
-                run_all(config, out) if args.no_notebook else run_notebook(config, out)
+        if not finished: _compute(config, out, args.no_notebook)
         _report(out, read_results(out), not finished)
         return 0
     except DDAError as e:
         print(f'dda_run: {e}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print('dda_run: stopped; the same command goes on from here', file=sys.stderr)
+        print('dda_run: stopped; the same command goes on from here, with --from add --out FOLDER', file=sys.stderr)
         return 130
 
-# %% ../nbs/09_runs.ipynb #b8171e4e
+# %% ../nbs/09_runs.ipynb #7fdc7fa4
 def table(
     runs,                # folders of finished runs, or rows
     values=('teacher_acc', 'student_acc', 'agreement', 'kept_images'),  # what to average
@@ -187,7 +200,7 @@ def table(
     names = [k for k in Config.__dataclass_fields__ if k not in ('seed', 'teacher_seed', 'teacher_weights')]
     by = [k for k in names if k in rows and rows[k].astype(str).nunique() > 1] or ['arm']
     rows['seconds'] = rows[[k for k in rows if k.startswith('seconds_')]].sum(axis=1)
-    text = lambda x: f'{x.mean():.4f} ± {x.std(ddof=1) if len(x) > 1 else float("nan"):.4f}' if x.max() <= 1 else f'{x.mean():.0f}'
+    text = lambda x: f'{x.mean():.4f} ± {x.std(ddof=1) if len(x) > 1 else float("nan"):.4f}' if x.name in _FRACTIONS else f'{x.mean():.0f}'
     groups = rows.groupby(by, sort=False, dropna=False)
     return pd.DataFrame({'runs': groups.size(), **{k: groups[k].agg(text) for k in (*values, 'seconds')}}).reset_index()
 

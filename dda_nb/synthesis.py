@@ -7,14 +7,14 @@ Docs: https://dda-nb.github.io/dda_nb/synthesis.html.md"""
 # %% auto #0
 __all__ = ['PARAMETRISATIONS', 'METHODS', 'TERMS', 'Seen', 'batchnorms', 'bn_inputs', 'one_hot', 'bn_statistics',
            'total_variation', 'kl_divergence', 'adversarial', 'info_nce', 'Contrastive', 'Pixels', 'Generator',
-           'Inversion', 'synthesis_terms', 'check_teacher', 'synthesize']
+           'term_names', 'Inversion', 'synthesis_terms', 'check_teacher', 'synthesize']
 
-# %% ../nbs/04_synthesis.ipynb #fb6b1416
+# %% ../nbs/04_synthesis.ipynb #acc966c3
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, Loop, autocast, derive, nearest, rng, seeded
+from .core import BadInput, Loop, autocast, checksum, derive, nearest, rng, seeded
 from .data import random_crop, random_shift, to_uint8
 from .models import Classifier
 from .bank import ImageBank, Shards, new_bank
@@ -172,7 +172,14 @@ class Generator(nn.Module):
 
 PARAMETRISATIONS = dict(pixels=Pixels, generator=Generator)
 
-# %% ../nbs/04_synthesis.ipynb #6ca34635
+# %% ../nbs/04_synthesis.ipynb #fe5647cf
+def term_names(
+    terms:list,  # (weight, term) pairs
+)->list:         # one name each, no two alike
+    "Names of terms, for the log"
+    names = [getattr(t, '__name__', type(t).__name__.lower()) for _, t in terms]
+    return [n if names.count(n) == 1 else f'{n}_{i}' for i, n in enumerate(names)]
+
 class Inversion:
     "One batch of images being optimised until the teacher is content"
     def __init__(self,
@@ -204,13 +211,13 @@ class Inversion:
         "One step; `stats` comes from `bn_inputs(teacher)`. Returns the unweighted losses as tensors"
         x = self.images()
         seen = self.look(x, stats)
-        losses = {getattr(t, '__name__', type(t).__name__.lower()): t(seen) for _, t in self.terms}
-        loss = sum(w * l for (w, _), l in zip(self.terms, losses.values()))
+        losses = [t(seen) for _, t in self.terms]
+        loss = sum(w * l for (w, _), l in zip(self.terms, losses))
         self.opt.zero_grad(); loss.backward(); self.opt.step()
         better, x = loss.detach() < self.lowest, x.detach()
         self.best = x.clone() if self.best is None else torch.where(better, x, self.best)
         self.lowest, self.t = torch.minimum(loss.detach(), self.lowest), self.t + 1
-        return {'loss': loss.detach()} | {k: l.detach() for k, l in losses.items()}
+        return {'loss': loss.detach()} | {k: l.detach() for k, l in zip(term_names(self.terms), losses)}
 
 # %% ../nbs/04_synthesis.ipynb #047ebbae
 METHODS = dict(
@@ -231,7 +238,7 @@ def synthesis_terms(
     "The terms of a recipe whose weight is not zero"
     with seeded(seed, 'terms'): return [(recipe[k], make(teacher)) for k, make in TERMS.items() if recipe.get(k)]
 
-# %% ../nbs/04_synthesis.ipynb #99e6d7e9
+# %% ../nbs/04_synthesis.ipynb #73efb630
 def check_teacher(
     teacher:Classifier,  # about to be inverted
     terms:list,          # (weight, term) pairs
@@ -239,6 +246,7 @@ def check_teacher(
 ):
     "`BadInput` in one line if the terms ask for what teacher or student can't give"
     names = [t for _, t in terms]
+    if not terms: raise BadInput('synthesis has no term: every weight is 0')
     if bn_statistics in names and not batchnorms(teacher):
         raise BadInput(f'teacher {teacher.name} has no BatchNorm layer, and the method matches BatchNorm statistics; set alpha_bn=0 or use another teacher')
     if adversarial in names and student is None: raise BadInput('the adversarial term asks for a student; pass student=')
@@ -262,13 +270,16 @@ def synthesize(
 )->ImageBank:               # on the teacher's device
     "Make a bank of images that the teacher takes for its training data"
     recipe, dev = METHODS[nearest(method, METHODS, 'method')], teacher.mean.device
-    terms = [(w, t.to(dev) if isinstance(t, nn.Module) else t) for w, t in terms or synthesis_terms(recipe, teacher, seed)]
-    make = parametrisation or recipe['parametrisation']
+    terms = [(w, t.to(dev) if isinstance(t, nn.Module) else t) for w, t in (synthesis_terms(recipe, teacher, seed) if terms is None else terms)]
+    make = recipe['parametrisation'] if parametrisation is None else parametrisation
+    lr = recipe['synth_lr'] if lr is None else lr
     make = PARAMETRISATIONS[nearest(make, PARAMETRISATIONS, 'parametrisation')] if isinstance(make, str) else make
     check_teacher(teacher, terms, student)
-    teacher.frozen()
+    for net in (teacher, student):
+        if net is not None: net.frozen()
     learned, labels = [t for _, t in terms if isinstance(t, nn.Module)], torch.arange(n, device=dev) % len(teacher.classes)
-    shards, parts = Shards(save), labels.split(batch)
+    key = method, n, term_names(terms), [w for w, _ in terms], make.__name__, lr, steps, batch, shift, seed, start, checksum(teacher.net.state_dict())
+    shards, parts = Shards(save, key), labels.split(batch)
     done = shards.resume()
     for t, state in zip(learned, shards.more.get('terms', [])): t.load_state_dict(state)
     loop = Loop(len(parts) * steps, 'synthesize', start=done * steps, folder=shards.path and shards.path.parent)
@@ -278,9 +289,10 @@ def synthesize(
             if t == 0:
                 began = loop.seconds
                 with seeded(seed, 'synthesize', start, b): images = make(len(parts[b]), teacher.shape).to(dev)
-                inv = Inversion(teacher, parts[b], images, terms, lr or recipe['synth_lr'], shift, student, derive(seed, 'synthesize', start, b))
+                inv = Inversion(teacher, parts[b], images, terms, lr, shift, student, derive(seed, 'synthesize', start, b))
             loop.log(**inv.step(stats))
             if t == steps - 1:
+                loop.look()   # nothing that is not finite goes into a part
                 with torch.no_grad(): seen = inv.look(inv.best)
                 for term in learned: getattr(term, 'after_batch', lambda seen: None)(seen)
                 bank = new_bank(to_uint8(inv.best), parts[b], start + b * batch, classes=teacher.classes,

@@ -28,6 +28,14 @@ from dda_nb.synthesis import synthesize
     (['smoke', 'prior=/nowhere'], '/nowhere: no pixel prior here'),
     (['smoke', 'bank_images=-3'], 'bank_images must be at least 1, found -3'),
     (['smoke', 'seed'], "expected name=value, found 'seed'"),
+    (['smoke', 'seed=inf'], "seed must be int, found 'inf'"),
+    (['smoke', 'preset=digits'], 'a preset comes first'),
+    (['smoke', 'student=resnet8x1.2.3'], "unknown network 'resnet8x1.2.3'"),
+    (['smoke', 'distill_lr=-1'], 'distill_lr must be at least 0, found -1'),
+    (['smoke', 'synth_lr=0'], 'synth_lr must be above 0'),
+    (['smoke', 'prior_width=12'], 'prior_width must be a multiple of 8'),
+    (['smoke', 'lambda_kl=0'], 'distillation has no term'),
+    (['smoke', 'alpha_oh=0', 'alpha_bn=0', 'alpha_cr=0'], 'synthesis has no term'),
     (['smoke', 'teacher_weights=/nowhere.pt'], '/nowhere.pt: no such file'),
     (['--from', '/nowhere'], '/nowhere: no run here'),
     ([], 'which preset?'),
@@ -49,6 +57,15 @@ def test_unwritable_folder(command, tmp_path):
     (tmp_path/'file').write_text('')
     done = command('dda_run', 'smoke', '--out', tmp_path/'file'/'run')
     assert done.returncode == 2 and 'cannot write to folder' in done.stderr and done.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize('name, line', [('config.yaml', 'not a configuration'), ('results.json', 'not a row of results')])
+def test_damaged_text_files(command, smoke, tmp_path, name, line):
+    shutil.copytree(smoke[0], tmp_path/'run')
+    file = tmp_path/'run'/name
+    file.write_bytes(file.read_bytes()[:9] + b'{{')
+    done = command('dda_run', 'smoke', '--out', tmp_path/'run')
+    assert done.returncode == 2 and line in done.stderr and done.stderr.count('\n') == 1, done.stderr
 
 
 def test_folder_of_another_configuration(command, smoke):
@@ -80,7 +97,7 @@ class Evil:
 
 def test_checkpoint_that_holds_code_or_numbers(capsys, tmp_path):
     state = make_net('resnet14').state_dict()
-    cases = dict(code=Evil(), module=make_net('resnet14'), number=state | {'epoch': 3}, text='weights')
+    cases = dict(code=Evil(), module=make_net('resnet14'), number=state | {'epoch': 3}, text='weights', keys={3: torch.ones(1)})
     for name, content in cases.items():
         torch.save(content, tmp_path/name)
         assert dda_run(['smoke', f'teacher_weights={tmp_path/name}', '--out', str(tmp_path/'run')]) == 2

@@ -1,5 +1,5 @@
 "The commands, as a person uses them"
-import os, shutil, subprocess, sys
+import json, os, shutil, subprocess, sys
 
 import nbformat, pytest, torch
 from safetensors.torch import load_file
@@ -74,6 +74,8 @@ def test_same_seed_same_student_with_and_without_notebook_and_from(smoke, comman
     assert again.returncode == 0, again.stderr
     copy = next(tmp_path.glob('smoke-*'))
     assert same(weights(out), weights(copy))
+    by_method = command('dda_run', '--from', out, 'method=deepinversion', '--no-notebook', '--out', tmp_path/'di')
+    assert by_method.returncode == 0 and read_results(tmp_path/'di')['parametrisation'] == 'pixels' and read_results(tmp_path/'di')['copies'] == 0
     other = command('dda_run', '--from', out, 'seed=5', '--no-notebook', '--out', tmp_path/'five')
     assert other.returncode == 0 and read_results(tmp_path/'five')['seed'] == 5
     assert not same(weights(out), weights(tmp_path/'five'))
@@ -89,26 +91,29 @@ def test_runs_module_is_the_same_command():
     (['omega=-1'], lambda r: r['arm'] == 'no_filter' and r['kept_images'] == 60 * r['copies']),
     (['omega=best:0.5', 'strength=.9'], lambda r: r['kept_images'] == 30 * r['copies'] and r['strength'] == '0.9'),
     (['method=deepinversion'], lambda r: r['arm'] == 'deepinversion' and r['parametrisation'] == 'pixels' and r['kept_images'] == 0),
-    (['lambda_self=.5', 'lambda_feat=.1', 'lambda_ce=.1'], lambda r: r['student_acc'] > 0),
+    (['lambda_self=.5', 'lambda_feat=.1', 'lambda_ce=.1'], lambda r: {'kl', 'selfsupervised', 'featurematch', 'cross_entropy'} <= r['logged']),
+    (['lambda_kl=0', 'lambda_ce=1'], lambda r: 'kl' not in r['logged'] and 'cross_entropy' in r['logged']),
+    (['alpha_cr=0', 'alpha_tv=.01'], lambda r: 'contrastive' not in r['logged'] and 'total_variation' in r['logged']),
 ])
 def test_fields_do_what_they_say(command, tmp_path, values, check):
     done = command('dda_run', 'smoke', *values, '--no-notebook', '--out', tmp_path/'run')
     assert done.returncode == 0, done.stderr
-    assert check(read_results(tmp_path/'run'))
+    logged = {k for line in open(tmp_path/'run'/'log.jsonl') for k in json.loads(line) if json.loads(line)['stage'] != 'teacher'}
+    assert check(read_results(tmp_path/'run') | {'logged': logged})
 
 
 def test_users_own_teacher_weights(smoke, command, tmp_path):
     cached = next(cache_folder().rglob('teachers/*.safetensors'))
     weights_file = tmp_path/'teacher.pt'
     torch.save({'state_dict': {f'module.{k}': v for k, v in load_file(cached).items()}}, weights_file)
-    done = command('dda_run', 'smoke', f'teacher_weights={weights_file}', '--no-notebook', '--out', tmp_path/'run')
+    done = command('dda_run', 'smoke', f'teacher_weights={weights_file.name}', '--out', 'run', cwd=tmp_path)   # relative, through papermill
     assert done.returncode == 0, done.stderr
     assert same(weights(tmp_path/'run'), weights(smoke[0]))
 
 
 def test_distillation_never_sees_the_data(smoke, monkeypatch, tmp_path):
     "With a cached teacher, spoiling every real training image and label changes nothing of the student"
-    import dda_nb.data as data, dda_nb.pipeline as pipeline
+    import dda_nb.data as data
     from dda_nb.pipeline import run_all
     torch.set_num_threads(1)
     honest = data.digits()

@@ -1,5 +1,5 @@
 "A run that is killed at any moment and started again gives the same student, and repeats nothing that was finished"
-import os, random, signal, subprocess, time
+import json, os, random, signal, subprocess, time
 
 import pytest, torch
 from safetensors.torch import load_file
@@ -17,30 +17,42 @@ def outputs(out):
 
 
 def start(out, cache, *more):
-    return subprocess.Popen([BIN/'dda_run', *SLOW, '--out', out, *more], env=os.environ | {'XDG_CACHE_HOME': str(cache)},
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = open(f'{out}.said', 'a')
+    return subprocess.Popen([BIN/'dda_run', *SLOW, '--out', out, *more], env=os.environ | {'XDG_CACHE_HOME': str(cache)}, stdout=said, stderr=said)
 
 
-def kill_at_random(out, cache, n, seed, longest, *more):
-    "Kill the command n times, each up to `longest` seconds after it began to compute; then let it finish"
-    draw, kills = random.Random(seed), 0
-    while kills < n:
-        run = start(out, cache, *more)
-        before = outputs(out)
-        log = out/'log.jsonl'
-        size = log.stat().st_size if log.exists() else 0
-        while run.poll() is None and not (log.exists() and log.stat().st_size > size): time.sleep(.02)
-        time.sleep(draw.uniform(0, longest))
-        if run.poll() is not None: break
-        run.send_signal(signal.SIGKILL); run.wait(); kills += 1
-        kept = outputs(out)
-        for name, when in before.items():   # what was finished before is still there, untouched, or has gone into the whole
-            if not name.startswith('bank.0'): assert kept.get(name) == when or name == 'variations.safetensors'
-            elif name in kept: assert kept[name] == when
-            else: assert 'bank.safetensors' in kept
-    last = start(out, cache, *more)
-    assert last.wait(timeout=200) == 0, last.stderr.read()
-    return kills
+def finish(out, cache, *more):
+    assert start(out, cache, *more).wait(timeout=250) == 0, open(f'{out}.said').read()[-2000:]
+
+
+def kill_once(out, cache, wait, *more):
+    "Start the command and kill it `wait` seconds after it began to compute; the step it began at, or None if it finished before"
+    log, before = out/'log.jsonl', outputs(out)
+    size = log.stat().st_size if log.exists() else 0
+    run = start(out, cache, *more)
+    while run.poll() is None and not (log.exists() and log.stat().st_size > size): time.sleep(.02)
+    time.sleep(wait)
+    if run.poll() is not None: return None
+    run.send_signal(signal.SIGKILL); run.wait()
+    kept = outputs(out)
+    for name, when in before.items():   # what was finished before is untouched, or has gone into the whole
+        if name == 'variations.safetensors': assert name in kept    # the filter adds the similarities
+        elif name.startswith('bank.0'): assert kept.get(name, when) == when and (name in kept or 'bank.safetensors' in kept)
+        else: assert kept.get(name) == when
+    with open(log) as f:
+        f.seek(size)
+        return json.loads(f.readline())['step']
+
+
+def kill_at_random(folder, n, seed, longest, *more):
+    "Kill a run n times, in a new folder whenever one finishes before; the folders, all finished, and the steps at which runs went on"
+    draw, folders, steps = random.Random(seed), [folder/'0'], []
+    while len(steps) < n:
+        step = kill_once(folders[-1], folder/'cache', draw.uniform(0, longest), *more)
+        if step is None: folders.append(folder/str(len(folders)))
+        else: steps.append(step)
+    finish(folders[-1], folder/'cache', *more)
+    return folders, steps
 
 
 def student(out): return load_file(out/'student.safetensors')
@@ -50,7 +62,7 @@ def student(out): return load_file(out/'student.safetensors')
 def unharmed(tmp_path_factory):
     "The folder of a run that nobody killed"
     folder = tmp_path_factory.mktemp('unharmed')
-    assert start(folder/'run', folder/'cache', '--no-notebook').wait(timeout=200) == 0
+    finish(folder/'run', folder/'cache', '--no-notebook')
     return folder/'run'
 
 
@@ -62,18 +74,21 @@ def check_same(a, b):
 def test_ten_kills(unharmed, tmp_path):
     row = read_results(unharmed)
     whole = sum(v for k, v in row.items() if k.startswith('seconds_'))
-    assert kill_at_random(tmp_path/'run', tmp_path/'cache', 10, 0, whole / 8, '--no-notebook') == 10
-    check_same(tmp_path/'run', unharmed)
-    assert not list((tmp_path/'run').glob('*.ckpt')) and not list((tmp_path/'run').glob('bank.0*'))
+    folders, steps = kill_at_random(tmp_path, 10, 0, whole / 6, '--no-notebook')
+    for out in folders:
+        check_same(out, unharmed)
+        assert not list(out.glob('*.ckpt')) and not list(out.glob('bank.0*')) and not list(out.glob('*.part'))
+    assert len(steps) == 10 and sum(s > 0 for s in steps) >= 3   # runs went on in the middle of a stage, not only between stages
 
 
 def test_kills_of_the_notebook_command(unharmed, tmp_path):
     "The kernel outlives the command for a moment; the next command waits for it or finds it, and never races it"
-    assert kill_at_random(tmp_path/'run', tmp_path/'cache', 2, 1, 2.) == 2
-    check_same(tmp_path/'run', unharmed)
-    assert (tmp_path/'run'/'dda.ipynb').exists()
+    folders, _ = kill_at_random(tmp_path, 2, 1, 2.)
+    for out in folders:
+        check_same(out, unharmed)
+        assert (out/'dda.ipynb').exists()
 
 
 def test_two_runs_are_identical(unharmed, tmp_path):
-    assert start(tmp_path/'run', tmp_path/'cache', '--no-notebook').wait(timeout=200) == 0
+    finish(tmp_path/'run', tmp_path/'cache', '--no-notebook')
     check_same(tmp_path/'run', unharmed)
