@@ -68,7 +68,7 @@ def progress_of(
     try: yield
     finally: done.set(); thread.join()
 
-# %% ../nbs/09_runs.ipynb #1a73c845
+# %% ../nbs/09_runs.ipynb #f31ff1b5
 def run_notebook(
     config:Config,         # what to run
     out:Path,              # the run's folder, an absolute path
@@ -82,7 +82,7 @@ def run_notebook(
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in config.__dict__.items()} | {'out': '.'}   # the kernel works in `out`
     try:
         with progress_of(out), patch.dict(os.environ, TQDM_DISABLE='1', PYDEVD_DISABLE_FILE_VALIDATION='1'):
-            papermill.execute_notebook(source, partial, values, progress_bar=False, cwd=out, extra_arguments=['--log-level=ERROR'])
+            papermill.execute_notebook(source, partial, values, progress_bar=False, cwd=out, extra_arguments=['--log-level=CRITICAL'])
     except PapermillExecutionError as e:
         if hasattr(core, e.ename): raise getattr(core, e.ename)(e.evalue) from None
         raise DDAError(f'the notebook failed with {e.ename}: {e.evalue}; it lies in {partial}') from None

@@ -63,7 +63,7 @@ def test_unwritable_folder(command, tmp_path):
 def test_damaged_text_files(command, smoke, tmp_path, name, line):
     shutil.copytree(smoke[0], tmp_path/'run')
     file = tmp_path/'run'/name
-    file.write_bytes(file.read_bytes()[:9] + b'{{')
+    file.write_bytes(b'{' + file.read_bytes())
     done = command('dda_run', 'smoke', '--out', tmp_path/'run')
     assert done.returncode == 2 and line in done.stderr and done.stderr.count('\n') == 1, done.stderr
 
