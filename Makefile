@@ -14,7 +14,7 @@ lab: $(READY)   ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab nbs
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
-	@$(BIN)/jupyter nbconvert --log-level=ERROR --to markdown --output-dir . --output README nbs/index.ipynb
+	@$(BIN)/jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir . --output README nbs/index.ipynb
 
 $(READY): settings.ini setup.py pyproject.toml
 	@echo "Setting up .venv: PyTorch and the rest come from the package registry, about 5 GB"

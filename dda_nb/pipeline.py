@@ -234,7 +234,7 @@ def cached_teacher(
             save_classifier(file, model, seconds=model.seconds)
         return load_classifier(file).frozen()
 
-# %% ../nbs/08_pipeline.ipynb #29d046a8
+# %% ../nbs/08_pipeline.ipynb #63104dc2
 class Run:
     "The stages of one run, each computed once and kept in the run's folder"
     def __init__(self,
@@ -251,8 +251,9 @@ class Run:
     def state(self, name): return self.folder/f'{name}.ckpt'
     def figure(self, name, picture):
         "Keep a PIL image or matplotlib axes as `figures/<name>.png`, and give it back"
-        save = getattr(picture, 'save', None) or picture.figure.savefig
-        save(make_folder(self.folder/'figures')/f'{name}.png')
+        file = make_folder(self.folder/'figures')/f'{name}.png'
+        if hasattr(picture, 'figure'): picture.figure.savefig(file, bbox_inches='tight')
+        else: picture.save(file)
         return picture
 
     def teacher(self):

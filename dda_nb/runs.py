@@ -214,5 +214,5 @@ def dda_table(
     except DDAError as e: print(f'dda_table: {e}', file=sys.stderr); return 2
     return 0
 
-# %% ../nbs/09_runs.ipynb #632e7a2c
-if __name__ == '__main__': sys.exit(dda_run())
+# %% ../nbs/09_runs.ipynb #ea195181
+if __name__ == '__main__' and '__file__' in globals(): sys.exit(dda_run())   # not in a notebook
