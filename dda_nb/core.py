@@ -235,7 +235,8 @@ class Loop:
     def __iter__(self):
         saved = told = self._clock = time.monotonic()
         cost = 0.
-        with tqdm(total=self.total, initial=self.step, desc=f'{self.name:<12}') as bar:
+        hide = bool(os.environ.get('TQDM_DISABLE'))   # which tqdm's own notebook bar does not read
+        with tqdm(total=self.total, initial=self.step, desc=f'{self.name:<12}', disable=hide) as bar:
             self._tell()
             while self.step < self.total:
                 yield self.step

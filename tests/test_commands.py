@@ -50,7 +50,7 @@ def test_row_has_what_tables_need(smoke):
 def test_executed_notebook_shows_pictures_and_no_error(smoke):
     nb = nbformat.read(smoke[0]/'dda.ipynb', 4)
     outputs = [o for c in nb.cells for o in c.get('outputs', [])]
-    assert not [o for o in outputs if o.output_type == 'error']
+    assert not [o for o in outputs if o.output_type == 'error' or 'widget-view' in str(o)]
     assert sum('image/png' in o.get('data', {}) for o in outputs) >= 4
     assert {p.name for p in (smoke[0]/'figures').iterdir()} == {'bank.png', 'variations.png', 'similarity.png', 'kept.png', 'distillation.png'}
 
