@@ -167,7 +167,7 @@ def augment(
         seeds = [derive(seed, 'vary', int(ids[p]), int(c), strength[k]) for p, c in zip(parent[j], copy[j])]
         p = parent[j].to(bank.labels.device)
         made = [dict(stage='augment', strength=list(strength), copies=copies, seed=seed)]
-        kids = new_bank(prior.vary(bank.images[p], bank.labels[p], strength[k], seeds), bank.labels[p], parent=bank.id[p], classes=bank.meta['classes'], made=made)
+        kids = new_bank(prior.vary(bank.images[p], bank.labels[p], strength[k], seeds), bank.labels[p], parent=bank.id[p], **bank.meta | dict(made=made))
         kids.id = (start + j).to(kids.id.device)
         loop.tock(); shards.add(kids, loop.seconds - began)
     return shards.finish(bank.labels.device)

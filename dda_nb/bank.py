@@ -28,7 +28,7 @@ class ImageBank:
     id: torch.Tensor          # int64 [N], unique and lasting
     parent: torch.Tensor      # int64 [N], the id of the image it varies; −1 for an inverted one
     similarity: torch.Tensor  # float32 [N], cosine to its parent's embedding; NaN where not measured
-    meta: dict = field(default_factory=dict)  # `classes`; `made`: how each part was made
+    meta: dict = field(default_factory=dict)  # `classes`; `mean` and `std` of the teacher's input; `made`: how each part was made
 
     def __len__(self): return len(self.labels)
 

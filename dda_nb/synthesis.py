@@ -295,7 +295,7 @@ def synthesize(
                 loop.look()   # nothing that is not finite goes into a part
                 with torch.no_grad(): seen = inv.look(inv.best)
                 for term in learned: getattr(term, 'after_batch', lambda seen: None)(seen)
-                bank = new_bank(to_uint8(inv.best), parts[b], start + b * batch, classes=teacher.classes,
+                bank = new_bank(to_uint8(inv.best), parts[b], start + b * batch, classes=teacher.classes, mean=teacher.mean.flatten().tolist(), std=teacher.std.flatten().tolist(),
                                 made=[dict(stage='synthesize', method=method, steps=steps, seed=seed, teacher=teacher.name)])
                 loop.tock(); shards.add(bank, loop.seconds - began, terms=[t.state_dict() for t in learned])
     return shards.finish(dev)
