@@ -206,8 +206,7 @@ def read_config(
     "The configuration that a run's folder holds"
     file = Path(folder)/'config.yaml'
     if not file.is_file(): raise MissingFile(f'{folder}: no run here (no config.yaml)')
-    held = _read_yaml(file)
-    return make_config(**{k: v for k, v in held.items() if k != 'preset'}, preset=held['preset'])
+    return make_config(**_read_yaml(file))
 
 # %% ../nbs/08_pipeline.ipynb #6c77291e
 def read_teacher(
