@@ -7,7 +7,7 @@ Docs: https://dda-nb.github.io/dda_nb/core.html.md"""
 # %% auto #0
 __all__ = ['DDAError', 'BadInput', 'MissingFile', 'Busy', 'Diverged', 'nearest', 'default_device', 'autocast', 'derive', 'rng',
            'seeded', 'make_folder', 'write_file', 'checksum', 'save_tree', 'load_tree', 'load_weights', 'Loop',
-           'minimise', 'cache_folder']
+           'OneCycle', 'minimise', 'cache_folder']
 
 # %% ../nbs/00_core.ipynb #8b41ae27
 import contextlib, difflib, hashlib, json, math, os, tempfile, time
@@ -187,7 +187,7 @@ def load_weights(
     if odd or not found: raise BadInput(f'{path}: expected a state dict of tensors, found {type(found[odd[0]]).__name__ if odd and odd[0] else "none"}{f" at {odd[0]!r}" if odd else ""}')
     return {k.removeprefix('module.'): v for k, v in found.items()}
 
-# %% ../nbs/00_core.ipynb #61bbe037
+# %% ../nbs/00_core.ipynb #a9cd0400
 class Loop:
     "Steps with a progress bar, a log, and a state on disk from which a later call goes on"
     def __init__(self,
@@ -260,7 +260,27 @@ class Loop:
         line = dict(stage=self.name, step=self.step, total=self.total, seconds=round(self.seconds, 3)) | losses
         with open(self.folder/'log.jsonl', 'a') as f: f.write(json.dumps(line) + '\n')
 
-# %% ../nbs/00_core.ipynb #349ad019
+# %% ../nbs/00_core.ipynb #4dfe5b26
+class OneCycle:
+    "An optimiser whose learning rates warm up and fall over a number of steps"
+    def __init__(self,
+        opt,        # optimiser; its learning rates are the peaks of the cycle
+        steps:int,  # steps it will take
+    ):
+        peaks = [g['lr'] for g in opt.param_groups]
+        self.opt, self.cycle = opt, torch.optim.lr_scheduler.OneCycleLR(opt, peaks, total_steps=max(steps, 2), cycle_momentum=False)
+
+    def step(self,
+        losses:dict,  # 0-d tensors by name, whose sum falls
+    ):
+        "One step of gradient descent"
+        self.opt.zero_grad()
+        sum(losses.values()).backward()
+        self.opt.step(); self.cycle.step()
+
+    def state_dict(self): return dict(opt=self.opt.state_dict(), cycle=self.cycle.state_dict())
+    def load_state_dict(self, state): self.opt.load_state_dict(state['opt']); self.cycle.load_state_dict(state['cycle'])
+
 def minimise(
     loss,       # called with the step; returns a dict of 0-d tensors, whose sum is minimised
     opt,        # optimiser; its learning rates are the peaks of the cycle
@@ -271,14 +291,11 @@ def minimise(
     **parts,    # what else belongs to the state: the networks, an average of their weights
 )->Loop:        # the finished loop, with `history` and `seconds`
     "Minimise a loss with a one-cycle learning rate; interrupted and called again, it goes on"
-    peaks = [g['lr'] for g in opt.param_groups]
-    cycle = torch.optim.lr_scheduler.OneCycleLR(opt, peaks, total_steps=max(steps, 2), cycle_momentum=False)
-    loop = Loop(steps, name, save, key=key, opt=opt, cycle=cycle, **parts)
+    descent = OneCycle(opt, steps)
+    loop = Loop(steps, name, save, key=key, descent=descent, **parts)
     for step in loop:
         losses = loss(step)
-        opt.zero_grad()
-        sum(losses.values()).backward()
-        opt.step(); cycle.step()
+        descent.step(losses)
         loop.log(**losses)
     return loop
 

@@ -6,17 +6,18 @@ Docs: https://dda-nb.github.io/dda_nb/distillation.html.md"""
 
 # %% auto #0
 __all__ = ['LAMBDAS', 'KL', 'cross_entropy', 'FeatureMatch', 'negative_cosine', 'SelfSupervised', 'Relatives', 'Distilled',
-           'distillation_terms', 'check_student', 'distill', 'judge']
+           'distillation_terms', 'check_student', 'Distillation', 'distill', 'batches_due', 'distill_in_rounds',
+           'judge', 'judge_bank']
 
-# %% ../nbs/07_distillation.ipynb #89d8b204
+# %% ../nbs/07_distillation.ipynb #78712e4b
 from dataclasses import dataclass
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, autocast, checksum, minimise, rng, seeded
+from .core import BadInput, Loop, OneCycle, autocast, checksum, rng, seeded
 from .data import Split, draw, random_flip, random_shift, to_float
 from .models import Classifier, predict
-from .bank import ImageBank
-from .synthesis import Seen, kl_divergence, term_names
+from .bank import ImageBank, Pool, density_coverage, diversity
+from .synthesis import Seen, Synthesis, kl_divergence, learned, term_names
 
 # %% ../nbs/07_distillation.ipynb #58af6020
 class KL:
@@ -31,7 +32,7 @@ def cross_entropy(
     "Cross entropy of the student's output with the class each image was made for"
     return F.cross_entropy(seen.s_logits.float(), seen.labels)
 
-# %% ../nbs/07_distillation.ipynb #e3a57d0a
+# %% ../nbs/07_distillation.ipynb #cc2ee5cc
 class FeatureMatch(nn.Module):
     "Mean squared distance of the teacher's features from a linear map of the student's"
     def __init__(self,
@@ -51,7 +52,7 @@ def negative_cosine(
     return 1 - F.cosine_similarity(predicted, target.detach()).mean()
 
 class SelfSupervised(nn.Module):
-    "SimSiam's loss on an image and its relative"
+    "SimSiam's loss on images, the first half of a batch, and their relatives, the second half"
     wants_relatives = True
     def __init__(self,
         n_student:int,  # the student's features
@@ -62,33 +63,33 @@ class SelfSupervised(nn.Module):
         self.project, self.predict = layers(n_student, size, size), layers(size, size // 4, size)
 
     def forward(self, seen):
-        a, b = self.project(seen.s_features.float()), self.project(seen.p_features.float())
+        a, b = self.project(seen.s_features.float()).chunk(2)
         return (negative_cosine(self.predict(a), b) + negative_cosine(self.predict(b), a)) / 2
 
-# %% ../nbs/07_distillation.ipynb #636e8ec0
+# %% ../nbs/07_distillation.ipynb #d9e41cff
 class Relatives:
     "For each image of a bank, another view of the same thing"
     def __init__(self,
         bank:ImageBank,  # parents and variations
     ):
         n, dev = len(bank), bank.labels.device
-        self.parent = torch.arange(n, device=dev)
+        self.family = torch.arange(n, device=dev)
         kid = torch.isin(bank.parent, bank.id).nonzero()[:, 0]
-        self.parent[kid] = bank.find(bank.parent[kid])
-        self.kids = kid[self.parent[kid].argsort(stable=True)]
-        self.count = torch.zeros(n, dtype=torch.long, device=dev).index_add_(0, self.parent[kid], torch.ones_like(kid))
+        self.family[kid] = bank.find(bank.parent[kid])
+        self.order = self.family.argsort(stable=True)
+        self.count = self.family.bincount(minlength=n)
         self.first = self.count.cumsum(0) - self.count
 
     def draw(self,
         i:torch.Tensor,     # places in the bank, [B]
         g:torch.Generator,  # on the bank's device
     )->torch.Tensor:        # places of their relatives, [B]
-        "A relative of each"
-        if not len(self.kids): return i
-        pick = self.first[i] + (torch.rand(len(i), generator=g, device=g.device) * self.count[i]).long()
-        return torch.where(self.count[i] > 0, self.kids[pick.clamp(max=len(self.kids) - 1)], self.parent[i])
+        "A member of each one's family"
+        f = self.family[i]
+        nth = (torch.rand(len(i), generator=g, device=g.device) * self.count[f]).long()
+        return self.order[self.first[f] + torch.minimum(nth, self.count[f] - 1)]
 
-# %% ../nbs/07_distillation.ipynb #0852ef59
+# %% ../nbs/07_distillation.ipynb #36a565b3
 @dataclass
 class Distilled:
     "What `distill` returns"
@@ -97,70 +98,139 @@ class Distilled:
     seconds: float       # spent in the loop, over all calls if it was cut off
 
 LAMBDAS = dict(
-    lambda_kl=lambda student, teacher, temperature: KL(temperature), lambda_ce=lambda student, teacher, temperature: cross_entropy,
-    lambda_feat=lambda student, teacher, temperature: FeatureMatch(student.n_features, teacher.n_features),
-    lambda_self=lambda student, teacher, temperature: SelfSupervised(student.n_features))
+    lambda_kl=lambda r, student, teacher, task: KL(r.get('temperature', 4.)), lambda_ce=lambda r, student, teacher, task: cross_entropy,
+    lambda_feat=lambda r, student, teacher, task: FeatureMatch(student.n_features, teacher.n_features),
+    lambda_self=lambda r, student, teacher, task: SelfSupervised(student.n_features), lambda_csd=lambda r, student, teacher, task: task)
 
 def distillation_terms(
-    recipe:dict,           # weights `lambda_kl`, `lambda_ce`, `lambda_feat`, `lambda_self`, and `temperature`; others are passed over
+    recipe:dict,           # weights `lambda_kl`, `lambda_ce` and so on, and `temperature`; others are passed over
     student:Classifier,    # whose features the heads take
     teacher:Classifier,    # whose features `lambda_feat` matches
     seed:int=0,            # of the heads' weights
+    task=None,             # the auxiliary task of synthesis, see `auxiliary_task` there
 )->list:                   # (weight, term) pairs
     "The terms of a recipe whose weight is not zero"
-    with seeded(seed, 'heads'): return [(recipe[k], make(student, teacher, recipe.get('temperature', 4.))) for k, make in LAMBDAS.items() if recipe.get(k)]
+    with seeded(seed, 'heads'): return [(recipe[k], make(recipe, student, teacher, task)) for k, make in LAMBDAS.items() if recipe.get(k)]
 
 def check_student(
     student:Classifier,  # about to be trained
     teacher:Classifier,  # its teacher
-    bank:ImageBank,      # what on
+    terms:list,          # (weight, term) pairs
+    bank:ImageBank=None, # what on, if it is there already
 ):
-    "`BadInput` in one line if the three do not go together"
-    if not len(bank): raise BadInput('there are no images to distil from')
+    "`BadInput` in one line if these do not go together"
+    if not terms: raise BadInput('distillation has no term: every weight is 0')
     if len(student.classes) != len(teacher.classes): raise BadInput(f'the student has {len(student.classes)} classes, the teacher {len(teacher.classes)}')
+    if bank is None: return
+    if not len(bank): raise BadInput('there are no images to distil from')
     for name, shape in dict(student=student.shape, teacher=teacher.shape).items():
         if tuple(bank.images.shape[1:]) != shape: raise BadInput(f'the {name} takes images {list(shape)}, the bank holds {list(bank.images.shape[1:])}')
+
+class Distillation:
+    "A student in training, step by step, on whatever bank each step is given"
+    def __init__(self,
+        student:Classifier,    # to be trained, in place
+        teacher:Classifier,    # frozen
+        terms:list,            # (weight, term) pairs
+        steps:int,             # optimisation steps
+        batch:int=128,         # images a step
+        lr:float=.1,           # peak learning rate of SGD
+        weight_decay:float=5e-4, # of SGD
+        shift:int=1,           # random shift in pixels
+        flip:bool=False,       # random mirroring
+        seed:int=0,            # of the batches
+    ):
+        dev = teacher.mean.device
+        self.student, self.teacher, self.terms, self.batch, self.shift, self.flip, self.seed = student.to(dev), teacher.frozen(), terms, batch, shift, flip, seed
+        self.heads, self.names = learned(terms).to(dev), term_names(terms)
+        self.paired = any(getattr(t, 'wants_relatives', False) for _, t in terms)
+        opt = torch.optim.SGD([*student.parameters(), *self.heads.parameters()], lr, momentum=.9, nesterov=True, weight_decay=weight_decay)
+        self.descent, self.key = OneCycle(opt, steps), (self.names, [w for w, _ in terms], steps, batch, lr, weight_decay, shift, flip, seed)
+
+    def choose(self, bank, relatives, g):
+        "Places of the images of one batch"
+        if not self.paired: return draw(len(bank), self.batch, g)
+        i = draw(len(bank), self.batch // 2, g)
+        return torch.cat([i, relatives.draw(i, g) if relatives else i])
+
+    def step(self, number, bank, relatives=None)->dict:
+        "One step of gradient descent; the weighted losses"
+        g = rng(self.seed, 'distill', number, device=bank.labels.device)
+        i = self.choose(bank, relatives, g)
+        x = random_shift(to_float(bank.images[i]), self.shift, g)
+        if self.flip: x = random_flip(x, g)
+        with autocast(x.device):
+            with torch.no_grad(): t_logits, t_features = self.teacher.features(x)
+            s_logits, s_features = self.student.features(x)
+        seen = Seen(x, bank.labels[i], self.teacher, t_logits, t_features, g, (), self.student, s_logits, s_features)
+        losses = {k: w * t(seen) for k, (w, t) in zip(self.names, self.terms)}
+        self.descent.step(losses)
+        return losses
+
+    def parts(self): return dict(student=self.student, heads=self.heads, descent=self.descent)
 
 def distill(
     student:Classifier,    # to be trained, in place
     teacher:Classifier,    # frozen
-    bank:ImageBank,        # the images, variations included, on the device of both
+    bank:ImageBank,        # the images, variations included, on the device of the teacher
     terms:list=None,       # (weight, term) pairs; None is KL at temperature 4 alone
     steps:int=3000,        # optimisation steps
-    batch:int=128,         # images a step
-    lr:float=.1,           # peak learning rate of SGD
-    weight_decay:float=5e-4, # of SGD
-    shift:int=1,           # random shift in pixels
-    flip:bool=False,       # random mirroring
-    seed:int=0,            # of the batches
     save=None,             # file to keep the state in while it runs; remove it once the student is saved
+    **how,                 # `batch`, `lr`, `weight_decay`, `shift`, `flip`, `seed`, as `Distillation` takes them
 )->Distilled:
     "Train a student to answer as its teacher does"
-    check_student(student, teacher, bank)
-    dev, terms = bank.labels.device, [(1., KL())] if terms is None else terms
-    if not terms: raise BadInput('distillation has no term: every weight is 0')
-    heads = nn.ModuleList(t for _, t in terms if isinstance(t, nn.Module)).to(dev)
-    relatives = Relatives(bank) if any(getattr(t, 'wants_relatives', False) for _, t in terms) else None
-    student.to(dev).train().requires_grad_(True); teacher.frozen()
-    def view(i, g):
-        x = random_shift(to_float(bank.images[i]), shift, g)
-        return random_flip(x, g) if flip else x
-    def loss(step):
-        g = rng(seed, 'distill', step, device=dev)
-        i = draw(len(bank), batch, g)
-        x = view(i, g)
-        with autocast(dev):
-            with torch.no_grad(): t_logits, t_features = teacher.features(x)
-            s_logits, s_features = student.features(x)
-            p_features = student.features(view(relatives.draw(i, g), g))[1] if relatives else None
-        seen = Seen(x, bank.labels[i], teacher, t_logits, t_features, g, None, s_logits, s_features, p_features)
-        return {k: w * t(seen) for k, (w, t) in zip(term_names(terms), terms)}
-    key = term_names(terms), [w for w, _ in terms], steps, batch, lr, weight_decay, shift, flip, seed, checksum(bank.columns())
-    opt = torch.optim.SGD([*student.parameters(), *heads.parameters()], lr, momentum=.9, nesterov=True, weight_decay=weight_decay)
-    done = minimise(loss, opt, steps, 'distil', save, key, student=student, heads=heads)
-    return Distilled(student.frozen(), done.history, done.seconds)
+    terms = [(1., KL())] if terms is None else terms
+    check_student(student, teacher, terms, bank)
+    work = Distillation(student, teacher, terms, steps, **how)
+    relatives = Relatives(bank) if work.paired else None
+    student.train().requires_grad_(True)
+    loop = Loop(steps, 'distil', save, key=(*work.key, checksum(bank.columns())), **work.parts())
+    for step in loop: loop.log(**work.step(step, bank, relatives))
+    return Distilled(student.frozen(), loop.history, loop.seconds)
 
-# %% ../nbs/07_distillation.ipynb #c9d4559a
+# %% ../nbs/07_distillation.ipynb #3cc72028
+def batches_due(
+    step:int,    # of the student
+    steps:int,   # it will take
+    n:int,       # batches in all
+    warmup:int,  # of these before it begins
+)->int:
+    "How many batches are to be there when the student takes this step"
+    first = min(max(warmup, 1), n)
+    return min(first + step * (n - first + 1) // steps, n)
+
+def distill_in_rounds(
+    student:Classifier,    # to be trained, in place; the one that `work` looks at
+    teacher:Classifier,    # frozen
+    work:Synthesis,        # makes the images; not begun
+    terms:list=None,       # (weight, term) pairs; None is KL at temperature 4 alone
+    steps:int=3000,        # optimisation steps of the student
+    replay:int=0,          # batches that the student draws from, the newest; 0 is all
+    save=None,             # file to keep the state in while it runs; remove it once student and bank are saved
+    **how,                 # as `Distillation` takes them
+)->tuple:                  # `Distilled`, and the bank as it is in the end
+    "Train a student while its images are being made"
+    terms = [(1., KL())] if terms is None else terms
+    check_student(student, teacher, terms)
+    sizes = [len(p) for p in work.parts]
+    train, pool = Distillation(student, teacher, terms, steps, **how), Pool(sum(sizes[:replay or None]), teacher.mean.device)
+    key = *train.key, term_names(work.terms), [w for w, _ in work.terms], sizes, work.steps, work.warmup, replay, checksum(teacher.net.state_dict())
+    loop = Loop(len(sizes) * work.steps + steps, 'rounds', save, key=key, synthesis=work, pool=pool, **train.parts())
+    for step in loop:
+        number = step - work.t
+        if work.now or work.number < batches_due(number, steps, len(sizes), work.warmup):
+            if student.training or not work.t: student.frozen()
+            began = loop.seconds
+            losses = work.step()
+            if work.made is not None: pool.add(work.made)
+            loop.tock(); work.seconds += loop.seconds - began
+        else:
+            if not student.training: student.train().requires_grad_(True)
+            losses = train.step(number, pool.bank)
+        loop.log(**losses)
+    return Distilled(student.frozen(), loop.history, loop.seconds - work.seconds), pool.bank
+
+# %% ../nbs/07_distillation.ipynb #2c91ef88
 def judge(
     student:Classifier,  # trained
     teacher:Classifier,  # its teacher
@@ -171,3 +241,17 @@ def judge(
     images, labels = test.to(dev)
     t, s = (predict(m, images).argmax(1) for m in (teacher, student))
     return dict(teacher_acc=(t == labels).float().mean().item(), student_acc=(s == labels).float().mean().item(), agreement=(t == s).float().mean().item())
+
+@torch.no_grad()
+def judge_bank(
+    bank:ImageBank,      # whatever the student learned from
+    teacher:Classifier,  # its teacher
+    test:Split,          # real test images
+    most:int=2000,       # images of the bank that are looked at, evenly spread
+)->dict:                 # `holds`: fraction in which the teacher sees the class it was made for; `confidence`: mean; `diversity`, `density`, `coverage`
+    "How sure the teacher is of a bank, how diverse it is, and how close to real images, in the teacher's features"
+    some = bank[torch.linspace(0, len(bank) - 1, min(most, len(bank))).long().to(bank.labels.device)]
+    (logits, features), (_, real) = (teacher.features(to_float(x)) for x in (some.images, test.images.to(bank.labels.device)))
+    density, coverage = density_coverage(features, real)
+    return dict(holds=(logits.argmax(1) == some.labels).float().mean().item(), confidence=logits.softmax(1).amax(1).mean().item(),
+                diversity=diversity(features, some.labels), density=density, coverage=coverage)
