@@ -12,7 +12,7 @@ __all__ = ['METHODS', 'PARAMETRISATIONS', 'TERMS', 'Seen', 'batchnorms', 'bn_inp
            'NoisyGenerator', 'seeded_vectors', 'clip_vectors', 'auxiliary_task', 'synthesis_terms', 'working_methods',
            'check_teacher', 'Synthesis', 'parts_of', 'synthesize', 'new_parametrisation']
 
-# %% ../nbs/04_synthesis.ipynb #40b14cc1
+# %% ../nbs/04_synthesis.ipynb #461ff6d9
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from functools import cached_property
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from .core import BadInput, Loop, MissingFile, autocast, checksum, derive, nearest, rng, seeded
-from .data import random_crop, random_shift, to_float, to_uint8
+from .data import random_crop, random_shift, to_uint8
 from .models import Classifier
 from .bank import ImageBank, Shards, new_bank
 
@@ -598,14 +598,14 @@ def parts_of(
     "The classes wanted in each batch of a bank"
     return list((torch.arange(n, device=device) % n_classes).tensor_split(-(-n // batch)))
 
-# %% ../nbs/04_synthesis.ipynb #146ad041
+# %% ../nbs/04_synthesis.ipynb #05e9c849
 def synthesize(
     teacher:Classifier,     # trained; stays as it is
     n:int=2048,             # images to make
     method:str='dda',       # a row of `METHODS`, for whatever is not given below
     student=None,           # a classifier, for student-aware terms
     terms:list=None,        # (weight, term) pairs; a term takes a `Seen` and returns a 0-d tensor
-    parametrisation=None,   # a name in `PARAMETRISATIONS`, or a `Parametrisation`'s class
+    parametrisation=None,   # a name in `PARAMETRISATIONS`, a `Parametrisation`'s class, or a new `Parametrisation`, which has its own `lr`
     lr:float=None,          # of Adam
     steps:int=None,         # optimisation steps for each batch; None is the method's `batch_steps`, or 200
     batch:int=256,          # images optimised together, at most; their statistics are matched
@@ -621,10 +621,10 @@ def synthesize(
     check_teacher(teacher, terms, student)
     for net in (teacher, student):
         if net is not None: net.frozen()
-    images = new_parametrisation(recipe['parametrisation'] if parametrisation is None else parametrisation, teacher, lr, steps, seed)
+    images = parametrisation if isinstance(parametrisation, Parametrisation) else new_parametrisation(parametrisation or recipe['parametrisation'], teacher, lr, steps, seed)
     parts = parts_of(n, batch, len(teacher.classes), dev)
     work = Synthesis(teacher, parts, terms, images, steps, shift, seed, student, start=start, method=method)
-    key = method, n, term_names(terms), [w for w, _ in terms], type(images).__name__, lr, steps, batch, shift, seed, start, checksum(teacher.net.state_dict())
+    key = method, n, term_names(terms), [w for w, _ in terms], type(images).__name__, images.lr, steps, batch, shift, seed, start, checksum(teacher.net.state_dict())
     shards = Shards(save, key)
     if shards.resume(): work.load_state_dict(shards.more['work'])
     loop = Loop(len(parts) * steps, 'synthesize', start=work.number * steps, folder=shards.path and shards.path.parent)
