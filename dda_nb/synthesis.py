@@ -452,7 +452,7 @@ def clip_vectors(
     except Exception as e: raise MissingFile(f'{model}@{weights}: no OpenCLIP weights could be read there ({type(e).__name__}); use class_vectors=seeded, which needs none') from None
     with torch.no_grad(): return F.normalize(net.eval().encode_text(open_clip.get_tokenizer(model)([f'a photo of a {c}' for c in classes])).float(), dim=1)
 
-# %% ../nbs/04_synthesis.ipynb #d50db5eb
+# %% ../nbs/04_synthesis.ipynb #a2154047
 _PLAIN = dict(parametrisation='generator', batch_steps=0, warmup=1., replay=0, synth_lr=.005, alpha_oh=0., alpha_bn=0., bn_momentum=0., alpha_cr=0., alpha_tv=0.,
               alpha_act=0., alpha_balance=0., alpha_adv=0., alpha_dad=0., alpha_csd=0., copies=0, strength=(.3, .5, .7), omega='-1',
               temperature=8., lambda_kl=1., lambda_ce=0., lambda_feat=0., lambda_self=0., lambda_csd=0.)
@@ -462,7 +462,7 @@ _QUICK = _PLAIN | dict(warmup=.1, alpha_oh=.5, alpha_bn=10., bn_momentum=.9)
 
 METHODS = dict(
     deepinversion=_PLAIN | dict(parametrisation='pixels', synth_lr=.1, alpha_oh=1., alpha_bn=10., alpha_tv=1e-3),
-    dafl=_ONE_BY_ONE | dict(alpha_oh=1., alpha_act=.1, alpha_balance=5.),
+    dafl=_ONE_BY_ONE | dict(alpha_oh=1., alpha_act=1e-3, alpha_balance=20.),
     zskt=_ONE_BY_ONE | dict(alpha_adv=1.),
     dfq=_ONE_BY_ONE | dict(alpha_oh=.5, alpha_bn=1., alpha_balance=20., alpha_adv=.5),
     cmi=_CONTRAST | dict(warmup=.5, alpha_dad=.5),
