@@ -6,16 +6,16 @@ Docs: https://dda-nb.github.io/dda_nb/distillation.html.md"""
 
 # %% auto #0
 __all__ = ['LAMBDAS', 'KL', 'cross_entropy', 'FeatureMatch', 'negative_cosine', 'SelfSupervised', 'Relatives', 'Distilled',
-           'distillation_terms', 'check_student', 'Distillation', 'distill', 'batches_due', 'distill_in_rounds',
-           'judge', 'judge_bank']
+           'distillation_terms', 'check_student', 'distillation_speed', 'Distillation', 'distill', 'batches_due',
+           'distill_in_rounds', 'judge', 'judge_bank']
 
-# %% ../nbs/07_distillation.ipynb #78712e4b
+# %% ../nbs/07_distillation.ipynb #0b22bebc
 from dataclasses import dataclass
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, Loop, OneCycle, autocast, checksum, rng, seeded
+from .core import BadInput, Loop, OneCycle, Speed, checksum, choose_speed, rng, seeded
 from .data import Split, draw, random_flip, random_shift, to_float
-from .models import Classifier, predict
+from .models import Classifier, Fast, multiply_adds, predict
 from .bank import ImageBank, Pool, density_coverage, diversity
 from .synthesis import Seen, Synthesis, kl_divergence, learned, term_names
 
@@ -89,7 +89,7 @@ class Relatives:
         nth = (torch.rand(len(i), generator=g, device=g.device) * self.count[f]).long()
         return self.order[self.first[f] + torch.minimum(nth, self.count[f] - 1)]
 
-# %% ../nbs/07_distillation.ipynb #36a565b3
+# %% ../nbs/07_distillation.ipynb #fe396d8b
 @dataclass
 class Distilled:
     "What `distill` returns"
@@ -126,6 +126,15 @@ def check_student(
     for name, shape in dict(student=student.shape, teacher=teacher.shape).items():
         if tuple(bank.images.shape[1:]) != shape: raise BadInput(f'the {name} takes images {list(shape)}, the bank holds {list(bank.images.shape[1:])}')
 
+def distillation_speed(
+    teacher:Classifier,    # on its device
+    images:float,          # that it will be shown, in all steps
+    precision:str='auto',  # see `choose_speed`
+    compile:str='auto',    # see `choose_speed`
+)->Speed:
+    "How distillation runs both networks; compiling the teacher's forward pass gains a sixth of what it gains in synthesis"
+    return choose_speed(teacher.mean.device, teacher.shape, multiply_adds(teacher, images) / 6, precision, compile)
+
 class Distillation:
     "A student in training, step by step, on whatever bank each step is given"
     def __init__(self,
@@ -139,13 +148,16 @@ class Distillation:
         shift:int=1,           # random shift in pixels
         flip:bool=False,       # random mirroring
         seed:int=0,            # of the batches
+        speed:Speed=None,      # how the networks are run; None asks `distillation_speed`
     ):
-        dev = teacher.mean.device
-        self.student, self.teacher, self.terms, self.batch, self.shift, self.flip, self.seed = student.to(dev), teacher.frozen(), terms, batch, shift, flip, seed
+        dev, teacher = teacher.mean.device, teacher.frozen()
+        self.speed = distillation_speed(teacher, steps * batch) if speed is None else speed
+        self.teacher = Fast(teacher, self.speed) if self.speed.channels_last or self.speed.compiled else teacher
+        self.student, self.terms, self.batch, self.shift, self.flip, self.seed = self.speed.arrange(student.to(dev)), terms, batch, shift, flip, seed
         self.heads, self.names = learned(terms).to(dev), term_names(terms)
         self.paired = any(getattr(t, 'wants_relatives', False) for _, t in terms)
         opt = torch.optim.SGD([*student.parameters(), *self.heads.parameters()], lr, momentum=.9, nesterov=True, weight_decay=weight_decay)
-        self.descent, self.key = OneCycle(opt, steps), (self.names, [w for w, _ in terms], steps, batch, lr, weight_decay, shift, flip, seed)
+        self.descent, self.key = OneCycle(opt, steps), (self.names, [w for w, _ in terms], steps, batch, lr, weight_decay, shift, flip, seed, str(self.speed))
 
     def choose(self, bank, relatives, g):
         "Places of the images of one batch"
@@ -158,11 +170,11 @@ class Distillation:
         g = rng(self.seed, 'distill', number, device=bank.labels.device)
         i = self.choose(bank, relatives, g)
         x = random_shift(to_float(bank.images[i]), self.shift, g)
-        if self.flip: x = random_flip(x, g)
-        with autocast(x.device):
+        x = self.speed.arrange(random_flip(x, g) if self.flip else x)
+        with self.speed.autocast(x.device):
             with torch.no_grad(): t_logits, t_features = self.teacher.features(x)
             s_logits, s_features = self.student.features(x)
-        seen = Seen(x, bank.labels[i], self.teacher, t_logits, t_features, g, (), self.student, s_logits, s_features)
+        seen = Seen(x, bank.labels[i], self.teacher, t_logits, t_features, g, None, self.student, s_logits, s_features)
         losses = {k: w * t(seen) for k, (w, t) in zip(self.names, self.terms)}
         self.descent.step(losses)
         return losses
@@ -176,7 +188,7 @@ def distill(
     terms:list=None,       # (weight, term) pairs; None is KL at temperature 4 alone
     steps:int=3000,        # optimisation steps
     save=None,             # file to keep the state in while it runs; remove it once the student is saved
-    **how,                 # `batch`, `lr`, `weight_decay`, `shift`, `flip`, `seed`, as `Distillation` takes them
+    **how,                 # `batch`, `lr`, `weight_decay`, `shift`, `flip`, `seed`, `speed`, as `Distillation` takes them
 )->Distilled:
     "Train a student to answer as its teacher does"
     terms = [(1., KL())] if terms is None else terms

@@ -6,13 +6,14 @@ Docs: https://dda-nb.github.io/dda_nb/models.html.md"""
 
 # %% auto #0
 __all__ = ['Block', 'resnet', 'n_params', 'PreBlock', 'wide_resnet', 'make_net', 'Classifier', 'new_classifier',
-           'save_classifier', 'load_classifier', 'put_weights', 'train_teacher', 'predict']
+           'save_classifier', 'load_classifier', 'put_weights', 'Fast', 'multiply_adds', 'train_teacher', 'predict']
 
-# %% ../nbs/02_models.ipynb #d19ffcdf
+# %% ../nbs/02_models.ipynb #1218c882
 import re
+from copy import deepcopy
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, autocast, load_tree, minimise, rng, save_tree, seeded
+from .core import BadInput, Speed, autocast, compiled, load_tree, minimise, rng, save_tree, seeded
 from .data import Data, draw, random_shift, random_flip, to_float
 
 # %% ../nbs/02_models.ipynb #6968b6b9
@@ -183,6 +184,34 @@ def put_weights(
         if own[k].shape != state[k].shape: raise BadInput(f'{source}: does not fit {model.name}: {k} is {list(state[k].shape)}, expected {list(own[k].shape)}')
     model.net.load_state_dict(state)
     return model
+
+# %% ../nbs/02_models.ipynb #0a38b5b8
+class Fast(nn.Module):
+    "A frozen copy of a classifier that gives logits and features in one pass, run as `speed` says"
+    def __init__(self,
+        model:Classifier,  # stays as it is
+        speed:Speed,       # see `choose_speed`
+    ):
+        super().__init__()
+        self.copy, self.speed, self.noted = speed.arrange(deepcopy(model).frozen()), speed, []
+        self.copy.head.register_forward_pre_hook(lambda layer, args: self.noted.append(args[0]))
+        self.run = compiled(self.forward) if speed.compiled else self.forward
+
+    def forward(self, x):
+        self.noted.clear()
+        with self.speed.autocast(x.device): logits = self.copy(self.speed.arrange(x))
+        return logits, self.noted.pop()
+
+    def features(self, x):
+        "As `Classifier.features`"
+        return self.run(x)
+
+def multiply_adds(
+    model:Classifier,  # a convolutional network
+    images:float,      # how many go through
+)->float:
+    "Multiply-adds of so many forward passes, to within a factor of a few: as if each weight were used at every pixel of the input"
+    return images * n_params(model) * model.shape[1] * model.shape[2]
 
 # %% ../nbs/02_models.ipynb #9e68b9e3
 def train_teacher(

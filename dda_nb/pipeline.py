@@ -10,7 +10,7 @@ __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'chec
            'read_config', 'read_teacher', 'cached_teacher', 'Run', 'peak_memory', 'commit', 'arm', 'describe',
            'read_results', 'run_all']
 
-# %% ../nbs/08_pipeline.ipynb #7773b7ac
+# %% ../nbs/08_pipeline.ipynb #28fd0f7e
 import hashlib, json, os, platform, re, resource, shutil, subprocess
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -23,12 +23,12 @@ from .data import DATA, load_data
 from .models import load_classifier, n_params, new_classifier, put_weights, save_classifier, train_teacher
 from .bank import ImageBank, Shards, read_bank
 from .synthesis import (METHODS, PARAMETRISATIONS, TERMS, NoisyGenerator, Synthesis, auxiliary_task, check_teacher, clip_vectors, new_parametrisation, parts_of,
-                              synthesis_terms, synthesize)
+                              synthesis_speed, synthesis_terms, synthesize)
 from .augmentation import PixelPrior, augment, check_prior, check_strength, train_prior, unet_levels
 from .filtering import TeacherEmbedder, check_omega, choose_omega, measure, same_class
-from .distillation import LAMBDAS, distill, distill_in_rounds, distillation_terms, judge, judge_bank
+from .distillation import LAMBDAS, distill, distill_in_rounds, distillation_speed, distillation_terms, judge, judge_bank
 
-# %% ../nbs/08_pipeline.ipynb #82ea9a20
+# %% ../nbs/08_pipeline.ipynb #457aa36c
 @dataclass(frozen=True)
 class Config:
     "Everything that decides what a run gives"
@@ -43,6 +43,8 @@ class Config:
     method: str = 'dda'                # row of METHODS; sets what follows unless set elsewhere
     seed: int = 0                      # seed of everything but the teacher
     device: str = 'auto'               # auto, cpu, cuda
+    precision: str = 'auto'            # of synthesis and distillation: fp32, bf16, or auto, bf16 where the device computes in it and images are not tiny
+    compile: str = 'auto'              # torch.compile of the frozen teacher: yes, no, or auto: where the run is long enough to repay it
     shift: int = 1                     # random shift in pixels wherever a network looks at an image
     flip: bool = False                 # random mirroring, for images where left and right are alike
     parametrisation: str = 'generator' # what synthesis optimises, see PARAMETRISATIONS
@@ -112,7 +114,7 @@ def coerce(
     if name in _ABOVE_ZERO and not found > 0: raise BadInput(f'{name} must be above 0, found {found:g}')
     return found
 
-# %% ../nbs/08_pipeline.ipynb #e95797cb
+# %% ../nbs/08_pipeline.ipynb #20711cd1
 def package_folder()->Path:
     "Where the package lies, with its presets and experiment notebooks"
     import dda_nb
@@ -142,6 +144,7 @@ def check_config(
 ):
     "`BadInput` if the values do not go together"
     nearest(c.data, DATA, 'data set'); nearest(c.parametrisation, PARAMETRISATIONS, 'parametrisation'); nearest(c.device, ['auto', 'cpu', 'cuda'], 'device')
+    nearest(c.precision, ['auto', 'fp32', 'bf16'], 'precision'); nearest(c.compile, ['auto', 'yes', 'no'], 'value of compile')
     check_omega(c.omega); check_strength(c.strength)
     if c.device == 'cuda' and not torch.cuda.is_available(): raise BadInput('device is cuda, but there is no GPU that PyTorch can use')
     if c.prior_width % 8: raise BadInput(f'prior_width must be a multiple of 8, found {c.prior_width}')
@@ -273,7 +276,7 @@ def cached_teacher(
             save_classifier(file, model, seconds=model.seconds)
         return load_classifier(file).frozen()
 
-# %% ../nbs/08_pipeline.ipynb #6a4a7540
+# %% ../nbs/08_pipeline.ipynb #b2d9ae51
 class Run:
     "The stages of one run, each computed once and kept in the run's folder"
     def __init__(self,
@@ -315,15 +318,15 @@ class Run:
     def _fill(self, teacher, file):
         c = self.config
         synthesize(teacher, images_made(c), c.method, terms=synthesis_terms(asdict(c), teacher, c.seed), parametrisation=what_to_optimise(c, teacher),
-                   steps=steps_of_batch(c), batch=c.synth_batch, shift=c.shift, seed=c.seed, save=file)
+                   steps=steps_of_batch(c), batch=c.synth_batch, shift=c.shift, seed=c.seed, speed=self._speeds(teacher)[0], save=file)
 
     def _rounds(self, teacher, file):
         c, recipe, student = self.config, asdict(self.config), self._new_student(teacher)
         task, parts = auxiliary_task(recipe, student, c.seed), parts_of(images_made(c), c.synth_batch, len(teacher.classes), self.device)
         work = Synthesis(teacher, parts, synthesis_terms(recipe, teacher, c.seed, task), what_to_optimise(c, teacher), steps_of_batch(c),
-                         c.shift, c.seed, student, round(c.warmup * len(parts)), method=c.method)
+                         c.shift, c.seed, student, round(c.warmup * len(parts)), speed=self._speeds(teacher)[0], method=c.method)
         done, bank = distill_in_rounds(student, teacher, work, distillation_terms(recipe, student, teacher, c.seed, task), c.distill_steps, c.replay,
-                                       self.state('rounds'), **self._how())
+                                       self.state('rounds'), **self._how(teacher))
         save_classifier(self.file('student'), student, seconds=done.seconds)
         bank.save(file, seconds=work.seconds)
         self.state('rounds').unlink(missing_ok=True)
@@ -332,9 +335,15 @@ class Run:
         moments = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
         return new_classifier(self.config.student, teacher, moments, self.config.seed).to(self.device)
 
-    def _how(self):
+    def _speeds(self, teacher):
+        "How synthesis and distillation run their networks"
         c = self.config
-        return dict(batch=c.distill_batch, lr=c.distill_lr, shift=c.shift, flip=c.flip, seed=c.seed)
+        return (synthesis_speed(teacher, c.bank_images * c.synth_steps, c.precision, c.compile),
+                distillation_speed(teacher, c.distill_steps * c.distill_batch, c.precision, c.compile))
+
+    def _how(self, teacher):
+        c = self.config
+        return dict(batch=c.distill_batch, lr=c.distill_lr, shift=c.shift, flip=c.flip, seed=c.seed, speed=self._speeds(teacher)[1])
 
     def train_prior(self, bank):
         "Step 2: the diffusion model, trained on the bank unless the configuration names one; None if there is nothing to vary"
@@ -372,7 +381,7 @@ class Run:
         if not file.exists():
             student = self._new_student(teacher)
             terms = distillation_terms(asdict(c), student, teacher, c.seed, auxiliary_task(asdict(c), student, c.seed))
-            done = distill(student, teacher, images, terms, c.distill_steps, self.state('distil'), **self._how())
+            done = distill(student, teacher, images, terms, c.distill_steps, self.state('distil'), **self._how(teacher))
             save_classifier(file, student, seconds=done.seconds)
             self.state('distil').unlink(missing_ok=True)
         student = load_classifier(file).frozen()
@@ -385,8 +394,8 @@ class Run:
         if not file.exists():
             test = load_data(self.config.data).test
             row = describe(self.config, self.device) | judge(student, teacher, test) | judge_bank(bank + kept, teacher, test)
-            row |= dict(teacher_params=n_params(teacher), student_params=n_params(student), made_images=images_made(self.config), bank_images=len(bank),
-                        kept_images=len(kept), omega_used=omega)
+            row |= dict(teacher_params=n_params(teacher), student_params=n_params(student), asked_images=self.config.bank_images, made_images=images_made(self.config), bank_images=len(bank),
+                        kept_images=len(kept), omega_used=omega, **{f'speed_{k}': str(v) for k, v in zip(('synthesize', 'distill'), self._speeds(teacher))})
             row |= self._speed(len(bank))
             write_file(file, json.dumps(row, indent=1))
         return read_results(self.folder)

@@ -37,6 +37,13 @@ from dda_nb.synthesis import synthesize
     (['smoke', 'lambda_kl=0'], 'distillation has no term'),
     (['smoke', 'alpha_oh=0', 'alpha_bn=0', 'alpha_cr=0'], 'synthesis has no term'),
     (['smoke', 'teacher_weights=/nowhere.pt'], '/nowhere.pt: no such file'),
+    (['smoke', 'alpha_adv=1'], 'adversarial asks for a student, which is not given; methods that would work: deepinversion, dafl, dda'),
+    (['smoke', 'method=cmi', 'copies=2'], 'set warmup=1 or copies=0'),
+    (['smoke', 'method=nayer', 'class_vectors=clip:ViT-B-32'], 'class_vectors must be seeded or clip:MODEL@WEIGHTS'),
+    (['smoke', 'method=nayer', 'class_vectors=clip:ViT-B-33@/nowhere.pt'], "unknown OpenCLIP model 'ViT-B-33'; did you mean"),
+    (['smoke', 'method=nayer', 'class_vectors=clip:ViT-B-32@/nowhere.pt'], 'no OpenCLIP weights could be read there'),
+    (['smoke', 'precision=fp8'], "unknown precision 'fp8'"),
+    (['smoke', 'warmup=1.5'], 'warmup must lie in [0, 1], found 1.5'),
     (['--from', '/nowhere'], '/nowhere: no run here'),
     ([], 'which preset?'),
 ])

@@ -1,0 +1,52 @@
+"Every method through the command and through the comparison; and rounds that are killed"
+import json, os
+
+import nbformat, papermill, pytest
+
+from conftest import ROOT
+from dda_nb.pipeline import METHODS, read_results
+from test_interruption import check_same, finish, kill_at_random
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_method_runs_by_name(command, tmp_path, method):
+    done = command('dda_run', 'smoke', f'method={method}', 'teacher_epochs=1', '--no-notebook', '--out', tmp_path/'run')
+    assert done.returncode == 0, done.stderr
+    row = read_results(tmp_path/'run')
+    assert row['arm'] == row['method'] == method and (row['kept_images'] > 0) == (method == 'dda')
+    assert 0 <= row['coverage'] <= 1 and 0 <= row['diversity'] <= 2 and row['density'] >= 0 and 0 < row['confidence'] <= 1
+    assert not list((tmp_path/'run').glob('*.ckpt'))
+
+
+@pytest.mark.parametrize('method', ['cmi', 'csd', 'fast'])
+def test_rounds_go_on_after_a_kill(tmp_path, method):
+    "Heads and memory (cmi), auxiliary classifier (csd), meta generator and smoothed statistics (fast) are part of the state"
+    more = f'method={method}', '--no-notebook'
+    finish(tmp_path/'whole', tmp_path/'cache', *more)
+    (tmp_path/'killed').mkdir(); (tmp_path/'killed'/'cache').symlink_to(tmp_path/'cache')   # the teacher is trained; what is killed are rounds
+    folders, steps = kill_at_random(tmp_path/'killed', 4, 3, 2.5, *more)
+    for out in folders: check_same(out, tmp_path/'whole')
+    assert sum(s > 0 for s in steps) > 0   # at least one went on in the middle
+
+
+def compare(out, monkeypatch, **values):
+    monkeypatch.chdir(out)
+    nb = papermill.execute_notebook(ROOT/'nbs'/'experiments'/'compare.ipynb', out/'compare.ipynb', dict(out=str(out), overrides='teacher_epochs=1', **values), progress_bar=False)
+    return nb, json.loads((out/'compare.json').read_text())
+
+
+def test_comparison_at_equal_seconds(tmp_path, monkeypatch):
+    nb, rows = compare(tmp_path, monkeypatch, methods='zskt,dda', budgets='seconds:4', seeds='0,1')
+    assert [(r['method'], r['seed']) for r in rows] == [('zskt', 0), ('zskt', 1), ('dda', 0), ('dda', 1)]
+    assert set(json.loads((tmp_path/'rates.json').read_text())) == {'zskt', 'dda'}       # what seconds were turned into images by
+    assert rows[0]['made_images'] == 10 * rows[0]['asked_images'] and rows[2]['made_images'] == rows[2]['asked_images']
+    said = '\n'.join(o.get('text', '') for c in nb.cells for o in c.get('outputs', []))
+    assert 'dda is ' in said and 'standard deviation' in said
+
+
+def test_comparison_at_equal_images_and_passes(tmp_path, monkeypatch):
+    _, rows = compare(tmp_path, monkeypatch, methods='fast,dda', budgets='images:340,passes:6000')
+    made = [r['made_images'] + r['asked_images'] * r['copies'] for r in rows[:2]]
+    assert made == [340, 340]
+    spent = [r['asked_images'] * 10 * (2 if r['alpha_cr'] else 1) + 40 * 32 + r['asked_images'] * r['copies'] * 2 for r in rows[2:]]
+    assert all(abs(s - 6000) < 60 for s in spent)
