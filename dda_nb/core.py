@@ -62,7 +62,7 @@ def autocast(
     if device.type == 'cuda' and torch.cuda.is_bf16_supported(): return torch.autocast('cuda', torch.bfloat16)
     return contextlib.nullcontext()
 
-# %% ../nbs/00_core.ipynb #02290ce2
+# %% ../nbs/00_core.ipynb #aaa6b625
 @dataclass(frozen=True)
 class Speed:
     "How the networks of a loop are run"
@@ -104,6 +104,7 @@ def choose_speed(
     gpu, small = torch.device(device).type == 'cuda', min(shape[1:]) < 16
     bf16 = precision == 'bf16' or precision == 'auto' and (gpu or not small) and has_bf16(device)
     wanted = compile == 'yes' or compile == 'auto' and not small and work >= (3e15 if gpu else 3e13)
+    if compile == 'yes' and not has_compiler(): warnings.warn('compile=yes, but there is no C++ compiler here (g++ or clang++); going on without it')
     return Speed(bf16, not small, wanted and has_compiler())
 
 def compiled(

@@ -9,7 +9,7 @@ __all__ = ['LAMBDAS', 'KL', 'cross_entropy', 'FeatureMatch', 'negative_cosine', 
            'distillation_terms', 'check_student', 'distillation_speed', 'Distillation', 'distill', 'batches_due',
            'distill_in_rounds', 'judge', 'judge_bank']
 
-# %% ../nbs/07_distillation.ipynb #0b22bebc
+# %% ../nbs/07_distillation.ipynb #ac0360f5
 from dataclasses import dataclass
 
 import torch, torch.nn as nn, torch.nn.functional as F
@@ -17,7 +17,7 @@ from .core import BadInput, Loop, OneCycle, Speed, checksum, choose_speed, rng, 
 from .data import Split, draw, random_flip, random_shift, to_float
 from .models import Classifier, Fast, multiply_adds, predict
 from .bank import ImageBank, Pool, density_coverage, diversity
-from .synthesis import Seen, Synthesis, kl_divergence, learned, term_names
+from .synthesis import Eye, Seen, Synthesis, check_pair, kl_divergence, learned, term_names
 
 # %% ../nbs/07_distillation.ipynb #58af6020
 class KL:
@@ -89,12 +89,12 @@ class Relatives:
         nth = (torch.rand(len(i), generator=g, device=g.device) * self.count[f]).long()
         return self.order[self.first[f] + torch.minimum(nth, self.count[f] - 1)]
 
-# %% ../nbs/07_distillation.ipynb #fe396d8b
+# %% ../nbs/07_distillation.ipynb #654c891c
 @dataclass
 class Distilled:
     "What `distill` returns"
     student: Classifier  # trained, in evaluation mode
-    history: list        # one dict of losses every 50 steps
+    history: list        # a dict of losses every 50 steps; in rounds also of synthesis, which have `loss`
     seconds: float       # spent in the loop, over all calls if it was cut off
 
 LAMBDAS = dict(
@@ -120,11 +120,10 @@ def check_student(
 ):
     "`BadInput` in one line if these do not go together"
     if not terms: raise BadInput('distillation has no term: every weight is 0')
-    if len(student.classes) != len(teacher.classes): raise BadInput(f'the student has {len(student.classes)} classes, the teacher {len(teacher.classes)}')
+    check_pair(student, teacher)
     if bank is None: return
     if not len(bank): raise BadInput('there are no images to distil from')
-    for name, shape in dict(student=student.shape, teacher=teacher.shape).items():
-        if tuple(bank.images.shape[1:]) != shape: raise BadInput(f'the {name} takes images {list(shape)}, the bank holds {list(bank.images.shape[1:])}')
+    if tuple(bank.images.shape[1:]) != teacher.shape: raise BadInput(f'teacher and student take images {list(teacher.shape)}, the bank holds {list(bank.images.shape[1:])}')
 
 def distillation_speed(
     teacher:Classifier,    # on its device
@@ -152,10 +151,12 @@ class Distillation:
     ):
         dev, teacher = teacher.mean.device, teacher.frozen()
         self.speed = distillation_speed(teacher, steps * batch) if speed is None else speed
-        self.teacher = Fast(teacher, self.speed) if self.speed.channels_last or self.speed.compiled else teacher
+        self.teacher = Fast(teacher, self.speed) if self.speed.channels_last or self.speed.compiled else Eye(teacher, self.speed)
         self.student, self.terms, self.batch, self.shift, self.flip, self.seed = self.speed.arrange(student.to(dev)), terms, batch, shift, flip, seed
+        self.eye = Eye(self.student, self.speed)
         self.heads, self.names = learned(terms).to(dev), term_names(terms)
         self.paired = any(getattr(t, 'wants_relatives', False) for _, t in terms)
+        if batch < (4 if self.paired else 2): raise BadInput(f'a batch must hold at least {4 if self.paired else 2} images for its statistics{", and it is paired" if self.paired else ""}, found {batch}')
         opt = torch.optim.SGD([*student.parameters(), *self.heads.parameters()], lr, momentum=.9, nesterov=True, weight_decay=weight_decay)
         self.descent, self.key = OneCycle(opt, steps), (self.names, [w for w, _ in terms], steps, batch, lr, weight_decay, shift, flip, seed, str(self.speed))
 
@@ -171,10 +172,9 @@ class Distillation:
         i = self.choose(bank, relatives, g)
         x = random_shift(to_float(bank.images[i]), self.shift, g)
         x = self.speed.arrange(random_flip(x, g) if self.flip else x)
-        with self.speed.autocast(x.device):
-            with torch.no_grad(): t_logits, t_features = self.teacher.features(x)
-            s_logits, s_features = self.student.features(x)
-        seen = Seen(x, bank.labels[i], self.teacher, t_logits, t_features, g, None, self.student, s_logits, s_features)
+        with torch.no_grad(): t_logits, t_features = self.teacher.features(x)
+        s_logits, s_features = self.eye.features(x)
+        seen = Seen(x, bank.labels[i], self.teacher, t_logits, t_features, g, None, self.eye, s_logits, s_features)
         losses = {k: w * t(seen) for k, (w, t) in zip(self.names, self.terms)}
         self.descent.step(losses)
         return losses
@@ -200,7 +200,7 @@ def distill(
     for step in loop: loop.log(**work.step(step, bank, relatives))
     return Distilled(student.frozen(), loop.history, loop.seconds)
 
-# %% ../nbs/07_distillation.ipynb #3cc72028
+# %% ../nbs/07_distillation.ipynb #5603855c
 def batches_due(
     step:int,    # of the student
     steps:int,   # it will take
@@ -210,6 +210,10 @@ def batches_due(
     "How many batches are to be there when the student takes this step"
     first = min(max(warmup, 1), n)
     return min(first + step * (n - first + 1) // steps, n)
+
+def _finish(device):
+    "Wait for a GPU, so that its seconds are counted where they belong"
+    if device.type == 'cuda': torch.cuda.synchronize(device)
 
 def distill_in_rounds(
     student:Classifier,    # to be trained, in place; the one that `work` looks at
@@ -224,25 +228,27 @@ def distill_in_rounds(
     "Train a student while its images are being made"
     terms = [(1., KL())] if terms is None else terms
     check_student(student, teacher, terms)
-    sizes = [len(p) for p in work.parts]
-    train, pool = Distillation(student, teacher, terms, steps, **how), Pool(sum(sizes[:replay or None]), teacher.mean.device)
-    key = *train.key, term_names(work.terms), [w for w, _ in work.terms], sizes, work.steps, work.warmup, replay, checksum(teacher.net.state_dict())
+    sizes, dev = [len(p) for p in work.parts], teacher.mean.device
+    if len(sizes) - work.warmup > steps: raise BadInput(f'{len(sizes) - work.warmup} rounds are more than the {steps} steps of the student')
+    train, pool = Distillation(student, teacher, terms, steps, **how), Pool(sum(sizes[:replay or None]), dev)
+    key = (*train.key, term_names(work.terms), [w for w, _ in work.terms], sizes, work.steps, work.warmup, work.shift, work.seed, replay,
+           type(work.images).__name__, work.images.lr, str(work.eye.speed), checksum(teacher.net.state_dict()))
     loop = Loop(len(sizes) * work.steps + steps, 'rounds', save, key=key, synthesis=work, pool=pool, **train.parts())
     for step in loop:
         number = step - work.t
         if work.now or work.number < batches_due(number, steps, len(sizes), work.warmup):
-            if student.training or not work.t: student.frozen()
+            if student.training or not work.t: student.frozen(); _finish(dev); loop.tock()
             began = loop.seconds
             losses = work.step()
             if work.made is not None: pool.add(work.made)
             loop.tock(); work.seconds += loop.seconds - began
         else:
-            if not student.training: student.train().requires_grad_(True)
+            if not student.training: _finish(dev); loop.tock(); student.train().requires_grad_(True)
             losses = train.step(number, pool.bank)
         loop.log(**losses)
     return Distilled(student.frozen(), loop.history, loop.seconds - work.seconds), pool.bank
 
-# %% ../nbs/07_distillation.ipynb #2c91ef88
+# %% ../nbs/07_distillation.ipynb #393f3067
 def judge(
     student:Classifier,  # trained
     teacher:Classifier,  # its teacher
@@ -254,16 +260,15 @@ def judge(
     t, s = (predict(m, images).argmax(1) for m in (teacher, student))
     return dict(teacher_acc=(t == labels).float().mean().item(), student_acc=(s == labels).float().mean().item(), agreement=(t == s).float().mean().item())
 
-@torch.no_grad()
 def judge_bank(
-    bank:ImageBank,      # whatever the student learned from
+    bank:ImageBank,      # images that the student learned from
     teacher:Classifier,  # its teacher
     test:Split,          # real test images
-    most:int=2000,       # images of the bank that are looked at, evenly spread
+    most:int=256,        # images of the bank that are looked at, evenly spread; the same number makes banks comparable
 )->dict:                 # `holds`: fraction in which the teacher sees the class it was made for; `confidence`: mean; `diversity`, `density`, `coverage`
     "How sure the teacher is of a bank, how diverse it is, and how close to real images, in the teacher's features"
     some = bank[torch.linspace(0, len(bank) - 1, min(most, len(bank))).long().to(bank.labels.device)]
-    (logits, features), (_, real) = (teacher.features(to_float(x)) for x in (some.images, test.images.to(bank.labels.device)))
+    with torch.no_grad(): features, real = (torch.cat([teacher.features(to_float(x))[1] for x in images.to(bank.labels.device).split(1024)]) for images in (some.images, test.images))
+    sure, seen = predict(teacher, some.images).softmax(1).max(1)
     density, coverage = density_coverage(features, real)
-    return dict(holds=(logits.argmax(1) == some.labels).float().mean().item(), confidence=logits.softmax(1).amax(1).mean().item(),
-                diversity=diversity(features, some.labels), density=density, coverage=coverage)
+    return dict(holds=(seen == some.labels).float().mean().item(), confidence=sure.mean().item(), diversity=diversity(features, some.labels), density=density, coverage=coverage)

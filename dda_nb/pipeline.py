@@ -6,12 +6,12 @@ Docs: https://dda-nb.github.io/dda_nb/pipeline.html.md"""
 
 # %% auto #0
 __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'check_config', 'check_run', 'steps_of_batch',
-           'images_made', 'what_to_optimise', 'run_name', 'run_folder', 'lock_folder', 'open_folder', 'tidy_folder',
-           'read_config', 'read_teacher', 'cached_teacher', 'Run', 'peak_memory', 'commit', 'arm', 'describe',
-           'read_results', 'run_all']
+           'images_made', 'batches_before', 'batches_of', 'rounds_of', 'what_to_optimise', 'run_name', 'run_folder',
+           'lock_folder', 'open_folder', 'tidy_folder', 'read_config', 'read_teacher', 'cached_teacher', 'Run',
+           'peak_memory', 'commit', 'arm', 'describe', 'read_results', 'run_all']
 
-# %% ../nbs/08_pipeline.ipynb #28fd0f7e
-import hashlib, json, os, platform, re, resource, shutil, subprocess
+# %% ../nbs/08_pipeline.ipynb #570375ce
+import hashlib, json, math, os, platform, re, resource, shutil, subprocess
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib import metadata
@@ -23,7 +23,7 @@ from .data import DATA, load_data
 from .models import load_classifier, n_params, new_classifier, put_weights, save_classifier, train_teacher
 from .bank import ImageBank, Shards, read_bank
 from .synthesis import (METHODS, PARAMETRISATIONS, TERMS, NoisyGenerator, Synthesis, auxiliary_task, check_teacher, clip_vectors, new_parametrisation, parts_of,
-                              synthesis_speed, synthesis_terms, synthesize)
+                              synthesis_speed, synthesis_terms, synthesize, working_methods)
 from .augmentation import PixelPrior, augment, check_prior, check_strength, train_prior, unet_levels
 from .filtering import TeacherEmbedder, check_omega, choose_omega, measure, same_class
 from .distillation import LAMBDAS, distill, distill_in_rounds, distillation_speed, distillation_terms, judge, judge_bank
@@ -85,7 +85,7 @@ class Config:
     lambda_self: float = .5            # weight: an image and its variation have like features
     lambda_csd: float = 0.             # weight: an auxiliary classifier tells class and rotation
 
-# %% ../nbs/08_pipeline.ipynb #081d4c6c
+# %% ../nbs/08_pipeline.ipynb #1296872f
 _NAMES = {f.name: f for f in fields(Config)}
 _AT_LEAST = dict.fromkeys('teacher_epochs bank_images synth_batch synth_steps prior_steps prior_batch prior_width denoise_steps distill_steps'.split(), 1) | dict(distill_batch=2)
 _ABOVE_ZERO = 'teacher_lr synth_lr prior_lr distill_lr temperature'.split()
@@ -110,11 +110,12 @@ def coerce(
     except (ValueError, KeyError, TypeError, OverflowError): raise BadInput(f'{name} must be {"a list of numbers" if kind is tuple else kind.__name__}, found {value!r}') from None
     if name == 'teacher_weights' or name == 'prior' and found != 'bank': found = _path(found)
     if kind in (int, float) and found < _AT_LEAST.get(name, 0): raise BadInput(f'{name} must be at least {_AT_LEAST.get(name, 0)}, found {found}')
-    if name in ('warmup', 'bn_momentum') and found > 1: raise BadInput(f'{name} must lie in [0, 1], found {found:g}')
+    if name == 'warmup' and found > 1: raise BadInput(f'warmup must lie in [0, 1], found {found:g}')
+    if name == 'bn_momentum' and found >= 1: raise BadInput(f'bn_momentum must lie in [0, 1), found {found:g}')
     if name in _ABOVE_ZERO and not found > 0: raise BadInput(f'{name} must be above 0, found {found:g}')
     return found
 
-# %% ../nbs/08_pipeline.ipynb #20711cd1
+# %% ../nbs/08_pipeline.ipynb #2faa24cc
 def package_folder()->Path:
     "Where the package lies, with its presets and experiment notebooks"
     import dda_nb
@@ -150,6 +151,7 @@ def check_config(
     if c.prior_width % 8: raise BadInput(f'prior_width must be a multiple of 8, found {c.prior_width}')
     if c.class_vectors != 'seeded' and not re.fullmatch('clip:[^@]+@.+', c.class_vectors): raise BadInput(f'class_vectors must be seeded or clip:MODEL@WEIGHTS, found {c.class_vectors!r}')
     if c.warmup < 1 and c.copies: raise BadInput(f'variations ask for a bank that is filled once: warmup={c.warmup:g} asks for rounds; set warmup=1 or copies=0')
+    if c.lambda_self and c.distill_batch < 4: raise BadInput(f'lambda_self pairs images, so distill_batch must be at least 4, found {c.distill_batch}')
     for kind, names in dict(synthesis=TERMS, distillation=LAMBDAS).items():
         if not any(getattr(c, k, 0) for k in names): raise BadInput(f'{kind} has no term: every weight is 0')
 
@@ -160,8 +162,12 @@ def check_run(
     data = load_data(c.data)
     teacher = read_teacher(c, data) if c.teacher_weights else new_classifier(c.teacher, data, data.moments())
     student = new_classifier(c.student, data, data.moments())
-    task = auxiliary_task(asdict(c), student)
-    check_teacher(teacher, synthesis_terms(asdict(c), teacher, task=task), student if c.warmup < 1 else None)
+    terms = synthesis_terms(asdict(c), teacher, task=auxiliary_task(asdict(c), student))
+    if c.warmup == 1 and any(getattr(t, 'needs', '') == 'student' for _, t in terms):
+        raise BadInput(f'a term of synthesis asks for the student, and with warmup=1 all images are made before there is one; set warmup below 1 and copies=0, or use one of: {", ".join(m for m in working_methods(teacher))}')
+    if c.warmup and not any(getattr(t, 'needs', '') != 'student' for _, t in terms): raise BadInput('the first batches are made without the student, and every term asks for it; set warmup=0')
+    check_teacher(teacher, terms, student)
+    if c.warmup < 1 and rounds_of(c) > c.distill_steps: raise BadInput(f'{rounds_of(c)} rounds are more than the {c.distill_steps} steps of the student; set distill_steps higher or bank_images lower')
     what_to_optimise(c, teacher).start(torch.zeros(1, dtype=torch.long))
     if c.copies: unet_levels(data.shape) if c.prior == 'bank' else check_prior(c.prior, data.shape, len(data.classes))
 
@@ -176,6 +182,24 @@ def images_made(
 )->int:
     "Images that synthesis makes: the budget `bank_images` × `synth_steps`, at the method's steps for each"
     return max(1, round(c.bank_images * c.synth_steps / steps_of_batch(c)))
+
+def batches_before(
+    c:Config,  # any
+)->int:
+    "Batches of synthesis that are made before the student begins: the part `warmup` of them, rounded up"
+    return math.ceil(c.warmup * batches_of(c))
+
+def batches_of(
+    c:Config,  # any
+)->int:
+    "Batches of synthesis in all"
+    return math.ceil(images_made(c) / c.synth_batch)
+
+def rounds_of(
+    c:Config,  # any
+)->int:
+    "Batches that are made while the student learns"
+    return batches_of(c) - batches_before(c)
 
 def what_to_optimise(
     c:Config,  # any
@@ -276,7 +300,7 @@ def cached_teacher(
             save_classifier(file, model, seconds=model.seconds)
         return load_classifier(file).frozen()
 
-# %% ../nbs/08_pipeline.ipynb #b2d9ae51
+# %% ../nbs/08_pipeline.ipynb #0812f9ad
 class Run:
     "The stages of one run, each computed once and kept in the run's folder"
     def __init__(self,
@@ -324,7 +348,7 @@ class Run:
         c, recipe, student = self.config, asdict(self.config), self._new_student(teacher)
         task, parts = auxiliary_task(recipe, student, c.seed), parts_of(images_made(c), c.synth_batch, len(teacher.classes), self.device)
         work = Synthesis(teacher, parts, synthesis_terms(recipe, teacher, c.seed, task), what_to_optimise(c, teacher), steps_of_batch(c),
-                         c.shift, c.seed, student, round(c.warmup * len(parts)), speed=self._speeds(teacher)[0], method=c.method)
+                         c.shift, c.seed, student, batches_before(c), speed=self._speeds(teacher)[0], method=c.method)
         done, bank = distill_in_rounds(student, teacher, work, distillation_terms(recipe, student, teacher, c.seed, task), c.distill_steps, c.replay,
                                        self.state('rounds'), **self._how(teacher))
         save_classifier(self.file('student'), student, seconds=done.seconds)
@@ -392,11 +416,11 @@ class Run:
         "The one look at the test images, and the row of results"
         file = self.folder/'results.json'
         if not file.exists():
-            test = load_data(self.config.data).test
+            test, peak = load_data(self.config.data).test, peak_memory(self.device)   # before judging adds to it
             row = describe(self.config, self.device) | judge(student, teacher, test) | judge_bank(bank + kept, teacher, test)
             row |= dict(teacher_params=n_params(teacher), student_params=n_params(student), asked_images=self.config.bank_images, made_images=images_made(self.config), bank_images=len(bank),
                         kept_images=len(kept), omega_used=omega, **{f'speed_{k}': str(v) for k, v in zip(('synthesize', 'distill'), self._speeds(teacher))})
-            row |= self._speed(len(bank))
+            row |= self._speed(len(bank)) | dict(rounds=rounds_of(self.config), peak_memory_mb=round(peak))
             write_file(file, json.dumps(row, indent=1))
         return read_results(self.folder)
 
@@ -409,8 +433,7 @@ class Run:
         c, s = self.config, self.seconds
         images = dict(synthesize=images_made(c), augment=n_bank * c.copies, distill=c.distill_steps * c.distill_batch)
         stages = 'teacher', 'synthesize', 'prior', 'augment', 'filter', 'distill'
-        return ({f'seconds_{k}': round(s.get(k, 0.), 3) for k in stages} | {f'images_per_s_{k}': round(n / s[k], 1) for k, n in images.items() if s.get(k)}
-                | dict(peak_memory_mb=round(peak_memory(self.device))))
+        return ({f'seconds_{k}': round(s.get(k, 0.), 3) for k in stages} | {f'images_per_s_{k}': round(n / s[k], 1) for k, n in images.items() if s.get(k)})
 
 # %% ../nbs/08_pipeline.ipynb #beba35f9
 def peak_memory(

@@ -10,10 +10,11 @@ __all__ = ['METHODS', 'PARAMETRISATIONS', 'TERMS', 'Seen', 'batchnorms', 'bn_inp
            'total_variation', 'decoder', 'Generator', 'info_nce', 'Contrastive', 'activation', 'class_balance',
            'SharedGenerator', 'kl_each', 'kl_divergence', 'adversarial', 'decision_adversarial', 'Rotations', 'rotated',
            'Hard', 'MetaGenerator', 'SmoothedStatistics', 'NoisyGenerator', 'seeded_vectors', 'clip_vectors',
-           'auxiliary_task', 'synthesis_terms', 'working_methods', 'check_teacher', 'Synthesis', 'parts_of',
-           'synthesis_speed', 'synthesize', 'new_parametrisation']
+           'auxiliary_task', 'synthesis_terms', 'working_methods', 'check_teacher', 'check_pair', 'Synthesis',
+           'parts_of', 'synthesis_speed', 'synthesize', 'new_parametrisation']
 
-# %% ../nbs/04_synthesis.ipynb #8538d9fe
+# %% ../nbs/04_synthesis.ipynb #60df42f0
+import logging
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from .data import random_crop, random_shift, to_uint8
 from .models import Classifier, Fast, multiply_adds
 from .bank import ImageBank, Shards, new_bank
 
-# %% ../nbs/04_synthesis.ipynb #9317bbeb
+# %% ../nbs/04_synthesis.ipynb #b9df2180
 @dataclass
 class Seen:
     "One batch, and what the networks made of it"
@@ -36,7 +37,7 @@ class Seen:
     t_features: torch.Tensor           # teacher's penultimate features [B, D]
     g: torch.Generator                 # for terms that draw random numbers
     statistics: object = None          # called without arguments, what `stats` gives; in synthesis only
-    student: nn.Module = None          # the student, where there is one
+    student: object = None             # an `Eye` on the student, where there is one
     s_logits: torch.Tensor = None      # student's logits
     s_features: torch.Tensor = None    # student's features
 
@@ -72,29 +73,39 @@ def bn_inputs(
     finally:
         for h in hooks: h.remove()
 
-# %% ../nbs/04_synthesis.ipynb #cf0ae9d2
+# %% ../nbs/04_synthesis.ipynb #d814ce0d
 class Eye:
-    "How synthesis looks through a teacher"
+    "How loops look through a network"
     def __init__(self,
-        teacher:Classifier,   # frozen
+        net:Classifier,       # teacher or student
         speed:Speed=Speed(),  # see `choose_speed`
-    ): self.teacher, self.speed = teacher, speed
+    ): self.net, self.speed = net, speed
 
     def features(self, x):
         "Logits and features"
-        with self.speed.autocast(x.device): return self.teacher.features(x)
+        with self.speed.autocast(x.device): return self.net.features(self.speed.arrange(x))
+
+    def aside(self, x):
+        "The same, and BatchNorm's running statistics stay what they are, also in training"
+        layers = batchnorms(self.net)
+        kept = [m.momentum for m in layers]
+        try:
+            for m in layers: m.momentum = 0.
+            return self.features(x)
+        finally:
+            for m, k in zip(layers, kept): m.momentum = k
 
     def look(self, x):
         "Logits, features, and a function that gives the statistics as `Seen.stats` has them"
-        with bn_inputs(self.teacher) as entered: logits, features = self.features(x)
+        with bn_inputs(self.net) as entered: logits, features = self.features(x)
         return logits, features, lambda: [(*_moments(x), layer.running_mean, layer.running_var) for layer, x in entered]
 
 class FastEye(Fast):
-    "The same through a copy made for speed"
-    def __init__(self, teacher, speed):
+    "The same for a frozen teacher, through a copy made for speed"
+    def __init__(self, teacher, speed, with_stats=True):
         super().__init__(teacher, speed)
         self.stats = []
-        for m in batchnorms(self.copy): m.register_forward_pre_hook(lambda layer, args: self.stats.append((*_moments(args[0]), layer.running_mean, layer.running_var)))
+        for m in batchnorms(self.copy) if with_stats else (): m.register_forward_pre_hook(lambda layer, args: self.stats.append((*_moments(args[0]), layer.running_mean, layer.running_var)))
 
     def forward(self, x):
         self.stats.clear()
@@ -115,9 +126,12 @@ class FastEye(Fast):
 def open_eye(
     teacher:Classifier,  # frozen
     speed:Speed,         # see `choose_speed`
+    terms:list,          # (weight, term) pairs; if all are known not to ask for statistics, they are left out
 ):
     "The eye for this speed"
-    return FastEye(teacher, speed) if speed.channels_last or speed.compiled else Eye(teacher, speed)
+    if not (speed.channels_last or speed.compiled): return Eye(teacher, speed)
+    plain = one_hot, total_variation, activation, class_balance, adversarial, decision_adversarial
+    return FastEye(teacher, speed, any(t not in plain for _, t in terms))
 
 # %% ../nbs/04_synthesis.ipynb #b5074c51
 class Parametrisation(nn.Module):
@@ -160,7 +174,7 @@ class Pixels(Parametrisation):
     def fresh(self, labels, number): self.x = nn.Parameter(torch.randn(len(labels), *self.shape))
     def forward(self): return self.x.sigmoid()
 
-# %% ../nbs/04_synthesis.ipynb #bd628eae
+# %% ../nbs/04_synthesis.ipynb #21c212a4
 def term_names(
     terms:list,  # (weight, term) pairs
 )->list:         # one name each, no two alike
@@ -186,7 +200,8 @@ class Inversion:
         seed:int=0,              # of shifts and crops
     ):
         self.eye = Eye(teacher) if isinstance(teacher, Classifier) else teacher
-        self.labels, self.images, self.terms, self.shift, self.student, self.seed = labels, images, terms, shift, student, seed
+        self.student = None if student is None else Eye(student, self.eye.speed)
+        self.labels, self.images, self.terms, self.shift, self.seed = labels, images, terms, shift, seed
         heads = list(learned(terms).parameters())
         self.opts = [images.opt, *([torch.optim.Adam(heads, images.lr, betas=images.betas)] if heads else [])]
         self.t, self.lowest, self.best, self.called = 0, torch.tensor(float('inf'), device=labels.device), None, labels
@@ -196,7 +211,7 @@ class Inversion:
         g = rng(self.seed, 'step', self.t, device=x.device)
         x = random_shift(x, self.shift, g)
         t_logits, t_features, statistics = self.eye.look(x)
-        with self.eye.speed.autocast(x.device): s_logits, s_features = self.student.features(x) if self.student else (None, None)
+        s_logits, s_features = self.student.features(x) if self.student else (None, None)
         labels = self.labels if self.images.conditional else t_logits.detach().argmax(1)
         return Seen(x, labels, self.eye, t_logits, t_features, g, statistics, self.student, s_logits, s_features)
 
@@ -374,7 +389,7 @@ def decision_adversarial(
 
 adversarial.needs = decision_adversarial.needs = 'student'
 
-# %% ../nbs/04_synthesis.ipynb #9ec4ea4d
+# %% ../nbs/04_synthesis.ipynb #cc8635a9
 class Rotations(nn.Module):
     "Cross entropy of an auxiliary classifier of (class × rotation) on the student's features; distillation's side of CSD (Luo et al. 2023)"
     needs = 'student'
@@ -391,7 +406,7 @@ class Rotations(nn.Module):
         first = torch.randint(4, (len(x),), generator=seen.g, device=x.device)
         turns = [(first + k) % 4 for k in range(self.rotations)]
         turned = torch.cat([rotated(x, r) for r in turns])
-        logits = self.head(_wide(seen.student.features(turned)[1]))
+        logits = self.head(_wide(seen.student.aside(turned)[1]))
         return F.cross_entropy(logits, torch.cat([4 * seen.labels + r for r in turns]))
 
 def rotated(
@@ -405,7 +420,7 @@ def rotated(
 class Hard:
     "Synthesis' side of an auxiliary task: low where the student fails at it"
     needs = 'student'
-    def __init__(self, task:nn.Module): self.task, self.__name__ = task, f'hard_{type(task).__name__.lower()}'
+    def __init__(self, task:nn.Module): self.task, self.__name__ = task, 'csd' if task is None else f'hard_{type(task).__name__.lower()}'
     def __call__(self, seen): return -self.task(seen)
 
 # %% ../nbs/04_synthesis.ipynb #ea4c4f34
@@ -437,7 +452,7 @@ class MetaGenerator(Parametrisation):
         for p, total in zip(self.meta.parameters(), self.sums.parameters()): p.grad = total.clone()
         self.meta_opt.step()
 
-# %% ../nbs/04_synthesis.ipynb #f7934010
+# %% ../nbs/04_synthesis.ipynb #c23959c9
 class SmoothedStatistics(nn.Module):
     "`bn_statistics` of a running average over batches (Fang et al. 2022)"
     needs = 'BatchNorm'
@@ -447,12 +462,14 @@ class SmoothedStatistics(nn.Module):
     ):
         super().__init__()
         self.momentum = momentum
+        self.register_buffer('batches', torch.zeros(()))   # that are remembered
         for i, m in enumerate(batchnorms(teacher)):
             self.register_buffer(f'mean_{i}', m.running_mean.clone()); self.register_buffer(f'var_{i}', m.running_var.clone())
 
     def smooth(self, seen):
         "Statistics as in `Seen.stats`, smoothed"
-        mix = lambda memory, now: self.momentum * memory + (1 - self.momentum) * now
+        part = self.momentum * (self.batches > 0)
+        mix = lambda memory, now: part * memory + (1 - part) * now
         return [(mix(getattr(self, f'mean_{i}'), m), mix(getattr(self, f'var_{i}'), v), rm, rv) for i, (m, v, rm, rv) in enumerate(seen.stats)]
 
     def forward(self, seen): return sum((m - rm).norm() + (v - rv).norm() for m, v, rm, rv in self.smooth(seen))
@@ -460,9 +477,11 @@ class SmoothedStatistics(nn.Module):
     @torch.no_grad()
     def after_batch(self, seen):
         "Remember a finished batch"
-        for i, (m, v, _, _) in enumerate(self.smooth(seen)): getattr(self, f'mean_{i}').copy_(m); getattr(self, f'var_{i}').copy_(v)
+        now = self.smooth(seen)
+        self.batches += 1
+        for i, (m, v, _, _) in enumerate(now): getattr(self, f'mean_{i}').copy_(m); getattr(self, f'var_{i}').copy_(v)
 
-# %% ../nbs/04_synthesis.ipynb #15d61528
+# %% ../nbs/04_synthesis.ipynb #cd66ea8d
 class NoisyGenerator(Parametrisation):
     "A generator behind a noisy layer on class embeddings (Tran et al. 2024)"
     lasting = 'net',
@@ -505,11 +524,13 @@ def clip_vectors(
         raise BadInput(f'CLIP embeds class names, and these classes are numbers ({classes[0]}, ...); use class_vectors=seeded, or a method that needs no names: {", ".join(m for m in METHODS if m != "nayer")}')
     import open_clip
     nearest(model, open_clip.list_models(), 'OpenCLIP model')
+    logging.getLogger().addFilter(quiet := lambda record: False)   # OpenCLIP logs a list of all its tags
     try: net = open_clip.create_model(model, pretrained=weights, weights_only=True)
     except Exception as e: raise MissingFile(f'{model}@{weights}: no OpenCLIP weights could be read there ({type(e).__name__}); use class_vectors=seeded, which needs none') from None
+    finally: logging.getLogger().removeFilter(quiet)
     with torch.no_grad(): return F.normalize(net.eval().encode_text(open_clip.get_tokenizer(model)([f'a photo of a {c}' for c in classes])).float(), dim=1)
 
-# %% ../nbs/04_synthesis.ipynb #a2154047
+# %% ../nbs/04_synthesis.ipynb #8499137e
 _PLAIN = dict(parametrisation='generator', batch_steps=0, warmup=1., replay=0, synth_lr=.005, alpha_oh=0., alpha_bn=0., bn_momentum=0., alpha_cr=0., alpha_tv=0.,
               alpha_act=0., alpha_balance=0., alpha_adv=0., alpha_dad=0., alpha_csd=0., copies=0, strength=(.3, .5, .7), omega='-1',
               temperature=8., lambda_kl=1., lambda_ce=0., lambda_feat=0., lambda_self=0., lambda_csd=0.)
@@ -524,7 +545,7 @@ METHODS = dict(
     dfq=_ONE_BY_ONE | dict(alpha_oh=.5, alpha_bn=1., alpha_balance=20., alpha_adv=.5),
     cmi=_CONTRAST | dict(warmup=.5, alpha_dad=.5),
     csd=_CONTRAST | dict(warmup=.5, alpha_cr=0., alpha_csd=10., lambda_csd=1.),
-    fast=_QUICK | dict(parametrisation='meta_generator', batch_steps=10, synth_lr=2e-3, alpha_dad=1.1),
+    fast=_QUICK | dict(parametrisation='meta_generator', batch_steps=10, synth_lr=2e-3, alpha_oh=.4, alpha_dad=1.1),
     nayer=_QUICK | dict(parametrisation='noisy_generator', batch_steps=30, synth_lr=4e-3, alpha_dad=1.33),
     dda=_CONTRAST | dict(copies=16, omega='auto', lambda_self=.5),
 )
@@ -558,7 +579,7 @@ def synthesis_terms(
     "The terms of a recipe whose weight is not zero"
     with seeded(seed, 'terms'): return [(recipe[k], make(recipe, teacher, task)) for k, make in TERMS.items() if recipe.get(k)]
 
-# %% ../nbs/04_synthesis.ipynb #30617cba
+# %% ../nbs/04_synthesis.ipynb #76390c2a
 def _lacking(needs, teacher, student):
     "What of the needs is not there, in words"
     return (['BatchNorm statistics'] if 'BatchNorm' in needs and not batchnorms(teacher) else []) + (['a student'] if 'student' in needs and student is None else [])
@@ -580,10 +601,21 @@ def check_teacher(
     for name, (_, term) in zip(term_names(terms), terms):
         if lacks := _lacking({getattr(term, 'needs', '')}, teacher, student):
             raise BadInput(f'{name} asks for {lacks[0]}, which {"teacher " + teacher.name + " lacks" if "Batch" in lacks[0] else "is not given"}; methods that would work: {", ".join(working_methods(teacher, student))}')
-    if student is not None and len(student.classes) != len(teacher.classes):
-        raise BadInput(f'the student has {len(student.classes)} classes, the teacher {len(teacher.classes)}')
+    if student is not None: check_pair(student, teacher)
 
-# %% ../nbs/04_synthesis.ipynb #0c03bb00
+def check_pair(
+    student:Classifier,  # learns
+    teacher:Classifier,  # from this one
+):
+    "`BadInput` unless both have the same number of classes and take images of the same shape"
+    if len(student.classes) != len(teacher.classes): raise BadInput(f'the student has {len(student.classes)} classes, the teacher {len(teacher.classes)}')
+    if student.shape != teacher.shape: raise BadInput(f'the student takes images {list(student.shape)}, the teacher {list(teacher.shape)}')
+
+# %% ../nbs/04_synthesis.ipynb #943545ca
+def _unaware(terms):
+    "Those that do without the student"
+    return [(w, t) for w, t in terms if getattr(t, 'needs', '') != 'student']
+
 class Synthesis:
     "Images made batch after batch"
     def __init__(self,
@@ -601,8 +633,9 @@ class Synthesis:
         **about,                 # kept in the bank with each part
     ):
         check_teacher(teacher, terms, student)
+        if warmup and not _unaware(terms): raise BadInput('the first batches are made without the student, and every term asks for it; set warmup=0')
         self.teacher, self.parts, self.terms, self.images, self.steps = teacher, parts, terms, images.to(teacher.mean.device), steps
-        self.shift, self.seed, self.student, self.warmup, self.start, self.about, self.eye = shift, seed, student, warmup, start, about, open_eye(teacher, speed)
+        self.shift, self.seed, self.student, self.warmup, self.start, self.about, self.eye = shift, seed, student, warmup, start, about, open_eye(teacher, speed, terms)
         self.heads = learned(terms).to(teacher.mean.device)
         self.number, self.seconds, self.now, self.made = 0, 0., None, None
 
@@ -613,7 +646,7 @@ class Synthesis:
 
     def _begin(self):
         aware = self.number >= self.warmup
-        terms = [(w, t) for w, t in self.terms if aware or getattr(t, 'needs', '') != 'student']
+        terms = self.terms if aware else _unaware(self.terms)
         labels = self.parts[self.number]
         with seeded(self.seed, 'synthesize', self.start, self.number): self.images.start(labels, self.number)
         return Inversion(self.eye, labels, self.images, terms, self.shift, self.student if aware else None, derive(self.seed, 'synthesize', self.start, self.number))
@@ -643,7 +676,10 @@ class Synthesis:
     def load_state_dict(self, state):
         self.number, self.seconds = state['number'], state['seconds']
         for t, s in zip(self.heads, state['heads']): t.load_state_dict(s)
-        if self.number < len(self.parts): self.now = self._begin()    # makes what is loaded next
+        done = self.number == len(self.parts)
+        self.number -= done
+        self.now = self._begin()     # makes what is loaded next
+        self.number += done
         for k, s in state['lasting'].items(): getattr(self.images, k).load_state_dict(s)
         if state['now']: self.now.load_state_dict(state['now'])
         else: self.now = None
@@ -667,12 +703,12 @@ def synthesis_speed(
     "How synthesis runs the teacher"
     return choose_speed(teacher.mean.device, teacher.shape, multiply_adds(teacher, 3 * image_steps), precision, compile)
 
-# %% ../nbs/04_synthesis.ipynb #42953ce1
+# %% ../nbs/04_synthesis.ipynb #d0963237
 def synthesize(
     teacher:Classifier,     # trained; stays as it is
     n:int=2048,             # images to make
     method:str='dda',       # a row of `METHODS`, for whatever is not given below
-    student=None,           # a classifier, for student-aware terms
+    student=None,           # a classifier, for student-aware terms; it is looked at as it is (`distill_in_rounds` trains it meanwhile)
     terms:list=None,        # (weight, term) pairs; a term takes a `Seen` and returns a 0-d tensor
     parametrisation=None,   # a name in `PARAMETRISATIONS`, a `Parametrisation`'s class, or a new `Parametrisation`, which has its own `lr`
     lr:float=None,          # of Adam
@@ -684,7 +720,9 @@ def synthesize(
     speed:Speed=None,       # how the teacher is run; None asks `synthesis_speed`
     save=None,              # file for the bank; finished batches are kept beside it on the way
 )->ImageBank:               # on the teacher's device
-    "Make a bank of images that the teacher takes for its training data"
+    "Make a bank of images that the teacher takes for its training data, all at once; teacher and student are left frozen"
+    for name, v in dict(n=n, batch=batch, steps=steps).items():
+        if v is not None and v < 1: raise BadInput(f'{name} must be at least 1, found {v}')
     recipe, dev = METHODS[nearest(method, METHODS, 'method')], teacher.mean.device
     terms = synthesis_terms(recipe, teacher, seed, auxiliary_task(recipe, student, seed)) if terms is None else terms
     lr, steps = recipe['synth_lr'] if lr is None else lr, steps or recipe['batch_steps'] or 200
