@@ -13,12 +13,12 @@ __all__ = ['METHODS', 'PARAMETRISATIONS', 'TERMS', 'Seen', 'batchnorms', 'bn_inp
            'auxiliary_task', 'synthesis_terms', 'working_methods', 'check_teacher', 'check_pair', 'Synthesis',
            'parts_of', 'synthesis_speed', 'synthesize', 'new_parametrisation']
 
-# %% ../nbs/04_synthesis.ipynb #60df42f0
+# %% ../nbs/04_synthesis.ipynb #91c68572
 import logging
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from .core import BadInput, Loop, MissingFile, Speed, checksum, choose_speed, derive, nearest, rng, seeded
@@ -481,7 +481,7 @@ class SmoothedStatistics(nn.Module):
         self.batches += 1
         for i, (m, v, _, _) in enumerate(now): getattr(self, f'mean_{i}').copy_(m); getattr(self, f'var_{i}').copy_(v)
 
-# %% ../nbs/04_synthesis.ipynb #cd66ea8d
+# %% ../nbs/04_synthesis.ipynb #3ffd1892
 class NoisyGenerator(Parametrisation):
     "A generator behind a noisy layer on class embeddings (Tran et al. 2024)"
     lasting = 'net',
@@ -516,12 +516,16 @@ def seeded_vectors(
 
 def clip_vectors(
     model:str,       # an architecture that OpenCLIP knows, such as `ViT-B-32`
-    weights:str,     # a file of its weights, or a pretrained tag that is in OpenCLIP's cache
+    weights:str,     # a file of its weights, or a pretrained tag, which OpenCLIP takes from its cache or downloads
     classes:list,    # names of the classes
 )->torch.Tensor:     # float [K, D], unit length
     "Class embeddings from OpenCLIP's text tower; `BadInput` where classes have no names or the weights can't be read"
     if not all(isinstance(c, str) for c in classes):
         raise BadInput(f'CLIP embeds class names, and these classes are numbers ({classes[0]}, ...); use class_vectors=seeded, or a method that needs no names: {", ".join(m for m in METHODS if m != "nayer")}')
+    return _clip_vectors(model, weights, tuple(classes))
+
+@lru_cache(maxsize=1)
+def _clip_vectors(model, weights, classes):
     import open_clip
     nearest(model, open_clip.list_models(), 'OpenCLIP model')
     logging.getLogger().addFilter(quiet := lambda record: False)   # OpenCLIP logs a list of all its tags

@@ -34,7 +34,7 @@ from dda_nb.synthesis import synthesize
     (['smoke', 'distill_lr=-1'], 'distill_lr must be at least 0, found -1'),
     (['smoke', 'synth_lr=0'], 'synth_lr must be above 0'),
     (['smoke', 'prior_width=12'], 'prior_width must be a multiple of 8'),
-    (['smoke', 'lambda_kl=0'], 'distillation has no term'),
+    (['smoke', 'lambda_kl=0', 'lambda_self=0'], 'distillation has no term'),
     (['smoke', 'alpha_oh=0', 'alpha_bn=0', 'alpha_cr=0'], 'synthesis has no term'),
     (['smoke', 'teacher_weights=/nowhere.pt'], '/nowhere.pt: no such file'),
     (['smoke', 'alpha_adv=1'], 'set warmup below 1 and copies=0, or use one of: deepinversion, dafl, dda'),
@@ -128,7 +128,7 @@ def test_weights_that_do_not_fit(capsys, tmp_path):
 
 def test_teacher_without_batchnorm():
     plain = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), list(range(10)), (1, 8, 8), [0.], [1.], 'plain')
-    with pytest.raises(ValueError, match='teacher plain has no BatchNorm layer'): synthesize(plain, 10)
+    with pytest.raises(ValueError, match='BatchNorm statistics, which teacher plain lacks; methods that would work: dafl'): synthesize(plain, 10)
 
 
 def test_one_writer(smoke, command, tmp_path):
