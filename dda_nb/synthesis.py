@@ -253,12 +253,14 @@ def one_hot(
     "Cross entropy of the teacher's output with the wanted class"
     return F.cross_entropy(_wide(seen.t_logits), seen.labels)
 
-# %% ../nbs/04_synthesis.ipynb #d266ca97
+# %% ../nbs/04_synthesis.ipynb #8b21e760
 def bn_statistics(
     seen:Seen,  # uses `stats`
 )->torch.Tensor:
     "Distance of the batch's statistics from BatchNorm's running ones, summed over layers"
-    return sum((m - rm).norm() + (v - rv).norm() for m, v, rm, rv in seen.stats)
+    return _distance(seen.stats)
+
+def _distance(stats): return sum((m - rm).norm() + (v - rv).norm() for m, v, rm, rv in stats)
 
 bn_statistics.needs = 'BatchNorm'
 
@@ -452,7 +454,7 @@ class MetaGenerator(Parametrisation):
         for p, total in zip(self.meta.parameters(), self.sums.parameters()): p.grad = total.clone()
         self.meta_opt.step()
 
-# %% ../nbs/04_synthesis.ipynb #c23959c9
+# %% ../nbs/04_synthesis.ipynb #2e960e9d
 class SmoothedStatistics(nn.Module):
     "`bn_statistics` of a running average over batches (Fang et al. 2022)"
     needs = 'BatchNorm'
@@ -472,7 +474,7 @@ class SmoothedStatistics(nn.Module):
         mix = lambda memory, now: part * memory + (1 - part) * now
         return [(mix(getattr(self, f'mean_{i}'), m), mix(getattr(self, f'var_{i}'), v), rm, rv) for i, (m, v, rm, rv) in enumerate(seen.stats)]
 
-    def forward(self, seen): return sum((m - rm).norm() + (v - rv).norm() for m, v, rm, rv in self.smooth(seen))
+    def forward(self, seen): return _distance(self.smooth(seen))
 
     @torch.no_grad()
     def after_batch(self, seen):
