@@ -74,6 +74,11 @@ class Speed:
         "A context for forward passes on this device"
         return torch.autocast(torch.device(device).type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
+    @property
+    def copies(self)->bool:
+        "Whether the frozen teacher is run through a copy made for speed"
+        return self.channels_last or self.compiled
+
     def arrange(self, x):
         "A network, or images [B, C, H, W], in the memory format asked for"
         return x.to(memory_format=torch.channels_last) if self.channels_last else x

@@ -151,7 +151,7 @@ class Distillation:
     ):
         dev, teacher = teacher.mean.device, teacher.frozen()
         self.speed = distillation_speed(teacher, steps * batch) if speed is None else speed
-        self.teacher = Fast(teacher, self.speed) if self.speed.channels_last or self.speed.compiled else Eye(teacher, self.speed)
+        self.teacher = Fast(teacher, self.speed) if self.speed.copies else Eye(teacher, self.speed)
         self.student, self.terms, self.batch, self.shift, self.flip, self.seed = self.speed.arrange(student.to(dev)), terms, batch, shift, flip, seed
         self.eye = Eye(self.student, self.speed)
         self.heads, self.names = learned(terms).to(dev), term_names(terms)

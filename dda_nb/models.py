@@ -129,6 +129,10 @@ class Classifier(nn.Module):
         try: return self(x), seen[0]
         finally: hook.remove()
 
+    def moments(self)->tuple:
+        "Mean and standard deviation of each channel that it normalises with, as `Data.moments`"
+        return self.mean.flatten().tolist(), self.std.flatten().tolist()
+
     def frozen(self)->'Classifier':
         "Itself, in evaluation mode and without gradients for its weights"
         return self.eval().requires_grad_(False)
@@ -151,7 +155,7 @@ def save_classifier(
 ):
     "Save weights and all that belongs to them"
     about = dict(name=model.name, classes=model.classes, shape=list(model.shape),
-                 moments=[model.mean.flatten().tolist(), model.std.flatten().tolist()], notes=notes)
+                 moments=list(model.moments()), notes=notes)
     save_tree(path, model.net.state_dict() | dict(classifier=about))
 
 def load_classifier(

@@ -22,7 +22,7 @@ from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, de
 from .data import DATA, load_data
 from .models import load_classifier, n_params, new_classifier, put_weights, save_classifier, train_teacher
 from .bank import ImageBank, Shards, read_bank
-from .synthesis import (METHODS, PARAMETRISATIONS, TERMS, NoisyGenerator, Synthesis, auxiliary_task, check_teacher, clip_vectors, new_parametrisation, parts_of,
+from .synthesis import (METHODS, PARAMETRISATIONS, TERMS, NoisyGenerator, Synthesis, auxiliary_task, check_teacher, check_warmup, clip_vectors, new_parametrisation, parts_of,
                               synthesis_speed, synthesis_terms, synthesize, working_methods)
 from .augmentation import PixelPrior, augment, check_prior, check_strength, train_prior, unet_levels
 from .filtering import TeacherEmbedder, check_omega, choose_omega, measure, same_class
@@ -165,7 +165,7 @@ def check_run(
     terms = synthesis_terms(asdict(c), teacher, task=auxiliary_task(asdict(c), student))
     if c.warmup == 1 and any(getattr(t, 'needs', '') == 'student' for _, t in terms):
         raise BadInput(f'a term of synthesis asks for the student, and with warmup=1 all images are made before there is one; set warmup below 1 and copies=0, or use one of: {", ".join(m for m in working_methods(teacher))}')
-    if c.warmup and not any(getattr(t, 'needs', '') != 'student' for _, t in terms): raise BadInput('the first batches are made without the student, and every term asks for it; set warmup=0')
+    check_warmup(terms, c.warmup)
     check_teacher(teacher, terms, student)
     if c.warmup < 1 and rounds_of(c) > c.distill_steps: raise BadInput(f'{rounds_of(c)} rounds are more than the {c.distill_steps} steps of the student; set distill_steps higher or bank_images lower')
     what_to_optimise(c, teacher).start(torch.zeros(1, dtype=torch.long))
@@ -356,8 +356,7 @@ class Run:
         self.state('rounds').unlink(missing_ok=True)
 
     def _new_student(self, teacher):
-        moments = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
-        return new_classifier(self.config.student, teacher, moments, self.config.seed).to(self.device)
+        return new_classifier(self.config.student, teacher, teacher.moments(), self.config.seed).to(self.device)
 
     def _speeds(self, teacher):
         "How synthesis and distillation run their networks"

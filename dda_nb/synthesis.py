@@ -10,8 +10,8 @@ __all__ = ['METHODS', 'PARAMETRISATIONS', 'TERMS', 'Seen', 'batchnorms', 'bn_inp
            'total_variation', 'decoder', 'Generator', 'info_nce', 'Contrastive', 'activation', 'class_balance',
            'SharedGenerator', 'kl_each', 'kl_divergence', 'adversarial', 'decision_adversarial', 'Rotations', 'rotated',
            'Hard', 'MetaGenerator', 'SmoothedStatistics', 'NoisyGenerator', 'seeded_vectors', 'clip_vectors',
-           'auxiliary_task', 'synthesis_terms', 'working_methods', 'check_teacher', 'check_pair', 'Synthesis',
-           'parts_of', 'synthesis_speed', 'synthesize', 'new_parametrisation']
+           'auxiliary_task', 'synthesis_terms', 'working_methods', 'check_teacher', 'check_pair', 'check_warmup',
+           'Synthesis', 'parts_of', 'synthesis_speed', 'synthesize', 'new_parametrisation']
 
 # %% ../nbs/04_synthesis.ipynb #91c68572
 import logging
@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import accumulate
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from .core import BadInput, Loop, MissingFile, Speed, checksum, choose_speed, derive, nearest, rng, seeded
@@ -129,7 +130,7 @@ def open_eye(
     terms:list,          # (weight, term) pairs; if all are known not to ask for statistics, they are left out
 ):
     "The eye for this speed"
-    if not (speed.channels_last or speed.compiled): return Eye(teacher, speed)
+    if not speed.copies: return Eye(teacher, speed)
     plain = one_hot, total_variation, activation, class_balance, adversarial, decision_adversarial
     return FastEye(teacher, speed, any(t not in plain for _, t in terms))
 
@@ -588,7 +589,8 @@ def synthesis_terms(
 # %% ../nbs/04_synthesis.ipynb #76390c2a
 def _lacking(needs, teacher, student):
     "What of the needs is not there, in words"
-    return (['BatchNorm statistics'] if 'BatchNorm' in needs and not batchnorms(teacher) else []) + (['a student'] if 'student' in needs and student is None else [])
+    return ([f'BatchNorm statistics, which teacher {teacher.name} lacks'] if 'BatchNorm' in needs and not batchnorms(teacher) else []) + (
+            ['a student, which is not given'] if 'student' in needs and student is None else [])
 
 def working_methods(
     teacher:Classifier,  # to be inverted
@@ -606,7 +608,7 @@ def check_teacher(
     if not terms: raise BadInput('synthesis has no term: every weight is 0')
     for name, (_, term) in zip(term_names(terms), terms):
         if lacks := _lacking({getattr(term, 'needs', '')}, teacher, student):
-            raise BadInput(f'{name} asks for {lacks[0]}, which {"teacher " + teacher.name + " lacks" if "Batch" in lacks[0] else "is not given"}; methods that would work: {", ".join(working_methods(teacher, student))}')
+            raise BadInput(f'{name} asks for {lacks[0]}; methods that would work: {", ".join(working_methods(teacher, student))}')
     if student is not None: check_pair(student, teacher)
 
 def check_pair(
@@ -621,6 +623,13 @@ def check_pair(
 def _unaware(terms):
     "Those that do without the student"
     return [(w, t) for w, t in terms if getattr(t, 'needs', '') != 'student']
+
+def check_warmup(
+    terms:list,     # (weight, term) pairs
+    warmup:float,   # batches, or their part, that are made before the student begins
+):
+    "`BadInput` if these batches would be made by no term"
+    if warmup and not _unaware(terms): raise BadInput('the first batches are made without the student, and every term asks for it; set warmup=0')
 
 class Synthesis:
     "Images made batch after batch"
@@ -639,10 +648,11 @@ class Synthesis:
         **about,                 # kept in the bank with each part
     ):
         check_teacher(teacher, terms, student)
-        if warmup and not _unaware(terms): raise BadInput('the first batches are made without the student, and every term asks for it; set warmup=0')
+        check_warmup(terms, warmup)
         self.teacher, self.parts, self.terms, self.images, self.steps = teacher, parts, terms, images.to(teacher.mean.device), steps
         self.shift, self.seed, self.student, self.warmup, self.start, self.about, self.eye = shift, seed, student, warmup, start, about, open_eye(teacher, speed, terms)
         self.heads = learned(terms).to(teacher.mean.device)
+        self.starts = list(accumulate(map(len, parts), initial=start))
         self.number, self.seconds, self.now, self.made = 0, 0., None, None
 
     @property
@@ -669,10 +679,9 @@ class Synthesis:
         if remember := [t for t in self.heads if hasattr(t, 'after_batch')]:
             with torch.no_grad(): seen = self.now.look(self.now.best)
             for t in remember: t.after_batch(seen)
-        start = self.start + sum(map(len, self.parts[:self.number]))
-        t = self.teacher
-        self.made = new_bank(to_uint8(self.now.best), self.now.called, start, classes=t.classes, mean=t.mean.flatten().tolist(), std=t.std.flatten().tolist(),
-                             made=[dict(stage='synthesize', steps=self.steps, seed=self.seed, teacher=t.name) | self.about])
+        mean, std = self.teacher.moments()
+        self.made = new_bank(to_uint8(self.now.best), self.now.called, self.starts[self.number], classes=self.teacher.classes, mean=mean, std=std,
+                             made=[dict(stage='synthesize', steps=self.steps, seed=self.seed, teacher=self.teacher.name) | self.about])
         self.number, self.now = self.number + 1, None
 
     def state_dict(self):
