@@ -6,14 +6,17 @@ Docs: https://dda-nb.github.io/dda_nb/models.html.md"""
 
 # %% auto #0
 __all__ = ['Block', 'resnet', 'n_params', 'PreBlock', 'wide_resnet', 'make_net', 'Classifier', 'new_classifier',
-           'save_classifier', 'load_classifier', 'put_weights', 'Fast', 'multiply_adds', 'train_teacher', 'predict']
+           'save_classifier', 'load_classifier', 'put_weights', 'Fast', 'multiply_adds', 'train_teacher', 'predict',
+           'load_clip']
 
 # %% ../nbs/02_models.ipynb #1218c882
-import re
+import logging, re
 from copy import deepcopy
+from functools import lru_cache
+from pathlib import Path
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, Speed, autocast, compiled, load_tree, minimise, rng, save_tree, seeded
+from .core import BadInput, MissingFile, Speed, autocast, compiled, load_tree, minimise, nearest, rng, save_tree, seeded
 from .data import Data, draw, random_shift, random_flip, to_float
 
 # %% ../nbs/02_models.ipynb #6968b6b9
@@ -251,3 +254,19 @@ def predict(
     "Logits of many images"
     model.eval()
     return torch.cat([model(to_float(x)) for x in images.split(batch)])
+
+# %% ../nbs/02_models.ipynb #87b894f8
+@lru_cache(maxsize=1)
+def load_clip(
+    model:str,       # an architecture that OpenCLIP knows, such as `ViT-B-32`, or a folder where OpenCLIP saved a model
+    weights:str='',  # a pretrained tag, or a file of weights; nothing for a folder
+):                   # the model, on the CPU
+    "A model of OpenCLIP, read without running code; `BadInput` for unknown names, `MissingFile` where the weights can't be read"
+    import open_clip
+    folder = Path(model).is_dir()
+    if not folder and not model.startswith(('hf-hub:', 'local-dir:')) and '/' not in model: nearest(model, open_clip.list_models(), 'OpenCLIP model')
+    logging.getLogger().addFilter(quiet := lambda record: False)   # OpenCLIP logs a list of all its tags
+    try: net = open_clip.create_model(f'local-dir:{model}' if folder else model, pretrained=weights or None, weights_only=True, require_pretrained=True)
+    except Exception as e: raise MissingFile(f'{model}{weights and "@"}{weights}: no OpenCLIP weights could be read there ({type(e).__name__}); expected a file, a folder, or a pretrained tag that is in the cache or can be downloaded') from None
+    finally: logging.getLogger().removeFilter(quiet)
+    return net.eval().requires_grad_(False)

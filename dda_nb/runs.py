@@ -53,7 +53,8 @@ def draw_bars(
     for line in map(json.loads, new_lines(log, done)):
         if line['stage'] != stage:
             if bar is not None: bar.close()
-            stage, bar = line['stage'], tqdm(total=line['total'], initial=line['step'], desc=f'{line["stage"]:<12}', file=sys.stderr)
+            count = dict(unit=' images', unit_scale=line['images']) if 'images' in line else {}
+            stage, bar = line['stage'], tqdm(total=line['total'], initial=line['step'], desc=f'{line["stage"]:<12}', file=sys.stderr, **count)
         bar.update(line['step'] - bar.n)
     if bar is not None: bar.close()
 

@@ -14,7 +14,6 @@ __all__ = ['METHODS', 'PARAMETRISATIONS', 'TERMS', 'Seen', 'batchnorms', 'bn_inp
            'Synthesis', 'parts_of', 'synthesis_speed', 'synthesize', 'new_parametrisation']
 
 # %% ../nbs/04_synthesis.ipynb #91c68572
-import logging
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from functools import cached_property, lru_cache
 from itertools import accumulate
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, Loop, MissingFile, Speed, checksum, choose_speed, derive, nearest, rng, seeded
+from .core import BadInput, Loop, Speed, checksum, choose_speed, derive, nearest, rng, seeded
 from .data import random_crop, random_shift, to_uint8
-from .models import Classifier, Fast, multiply_adds
+from .models import Classifier, Fast, load_clip, multiply_adds
 from .bank import ImageBank, Shards, new_bank
 
 # %% ../nbs/04_synthesis.ipynb #b9df2180
@@ -529,17 +528,13 @@ def clip_vectors(
 
 @lru_cache(maxsize=1)
 def _clip_vectors(model, weights, classes):
-    import open_clip
-    nearest(model, open_clip.list_models(), 'OpenCLIP model')
-    logging.getLogger().addFilter(quiet := lambda record: False)   # OpenCLIP logs a list of all its tags
-    try: net = open_clip.create_model(model, pretrained=weights, weights_only=True)
-    except Exception as e: raise MissingFile(f'{model}@{weights}: no OpenCLIP weights could be read there ({type(e).__name__}); use class_vectors=seeded, which needs none') from None
-    finally: logging.getLogger().removeFilter(quiet)
-    with torch.no_grad(): return F.normalize(net.eval().encode_text(open_clip.get_tokenizer(model)([f'a photo of a {c}' for c in classes])).float(), dim=1)
+    from open_clip import get_tokenizer
+    net = load_clip(model, weights)
+    with torch.no_grad(): return F.normalize(net.encode_text(get_tokenizer(model)([f'a photo of a {c}' for c in classes])).float(), dim=1)
 
 # %% ../nbs/04_synthesis.ipynb #8499137e
 _PLAIN = dict(parametrisation='generator', batch_steps=0, warmup=1., replay=0, synth_lr=.005, alpha_oh=0., alpha_bn=0., bn_momentum=0., alpha_cr=0., alpha_tv=0.,
-              alpha_act=0., alpha_balance=0., alpha_adv=0., alpha_dad=0., alpha_csd=0., copies=0, strength=(.3, .5, .7), omega='-1',
+              alpha_act=0., alpha_balance=0., alpha_adv=0., alpha_dad=0., alpha_csd=0., copies=0, strength=(), omega='-1',
               temperature=8., lambda_kl=1., lambda_ce=0., lambda_feat=0., lambda_self=0., lambda_csd=0.)
 _ONE_BY_ONE = _PLAIN | dict(parametrisation='shared_generator', batch_steps=1, warmup=0., replay=1, synth_lr=1e-3)
 _CONTRAST = _PLAIN | dict(alpha_oh=10., alpha_bn=1., alpha_cr=.8)
@@ -554,7 +549,7 @@ METHODS = dict(
     csd=_CONTRAST | dict(warmup=.5, alpha_cr=0., alpha_csd=10., lambda_csd=1.),
     fast=_QUICK | dict(parametrisation='meta_generator', batch_steps=10, synth_lr=2e-3, alpha_oh=.4, alpha_dad=1.1),
     nayer=_QUICK | dict(parametrisation='noisy_generator', batch_steps=30, synth_lr=4e-3, alpha_dad=1.33),
-    dda=_CONTRAST | dict(copies=16, omega='auto', lambda_self=.5),
+    dda=_CONTRAST | dict(copies=16, omega='auto'),
 )
 
 PARAMETRISATIONS = dict(pixels=Pixels, generator=Generator, shared_generator=SharedGenerator, meta_generator=MetaGenerator, noisy_generator=NoisyGenerator)
@@ -749,7 +744,7 @@ def synthesize(
     speed = synthesis_speed(teacher, n * steps) if speed is None else speed
     work = Synthesis(teacher, parts, terms, images, steps, shift, seed, student, start=start, speed=speed, method=method)
     key = method, n, term_names(terms), [w for w, _ in terms], type(images).__name__, images.lr, steps, batch, shift, seed, start, str(speed), checksum(teacher.net.state_dict())
-    shards = Shards(save, key)
+    shards = Shards(n, save, key, dev)
     if shards.resume(): work.load_state_dict(shards.more['work'])
     loop = Loop(len(parts) * steps, 'synthesize', start=work.number * steps, folder=shards.path and shards.path.parent)
     for _ in loop:
@@ -758,7 +753,7 @@ def synthesize(
         if work.made is not None:
             loop.look(); loop.tock()   # nothing that is not finite goes into a part
             shards.add(work.made, loop.seconds - began, work=work.state_dict())
-    return shards.finish(dev)
+    return shards.finish()
 
 def new_parametrisation(
     make,                # a name in `PARAMETRISATIONS`, or a `Parametrisation`'s class
