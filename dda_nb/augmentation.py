@@ -401,7 +401,7 @@ class StableDiffusionPrior(_Latent):
         from diffusers import AutoPipelineForImage2Image
         return cls(cls._load(AutoPipelineForImage2Image, path, device, precision, scheduler, safety_checker, compile), classes, **how)
 
-# %% ../nbs/05_augmentation.ipynb #ac64eada
+# %% ../nbs/05_augmentation.ipynb #2a7dd4e5
 class _Embedded(nn.Module):
     "Stands for an image encoder where the embeddings are there already"
     def __init__(self,
@@ -428,6 +428,9 @@ class ImageVariationPrior(_Latent):
         self.unclip, self.encoder = 'noise_level' in _arguments(pipe), pipe.image_encoder
         if not self.unclip: pipe.image_encoder = _Embedded(self.encoder)
         self.text = self.unclip and pipe.encode_prompt('', self.net.device, 1, True)
+        if self.unclip: self.about['noise_level'] = f'{self._last_level()} × strength, or 0'
+
+    def _last_level(self): return self.pipe.image_noising_scheduler.config.num_train_timesteps - 1
 
     @torch.no_grad()
     def encode(self, images, labels):
@@ -439,7 +442,7 @@ class ImageVariationPrior(_Latent):
     def denoise(self, known, strength, seeds):
         if strength is not None and not self.unclip: raise BadInput(f'{type(self.pipe).__name__} has no strength; leave it out, and set guidance to say how close variations stay')
         given, (h, w) = known['embedding'], self.size(known['like'].shape[1:])
-        what = dict(image=given) if not self.unclip else dict(image_embeds=given, noise_level=round((strength or 0) * (self.pipe.image_noising_scheduler.config.num_train_timesteps - 1)),
+        what = dict(image=given) if not self.unclip else dict(image_embeds=given, noise_level=round((strength or 0) * self._last_level()),
                                                               **{k: t.expand(len(given), -1, -1) for k, t in zip(_EMBEDDINGS[2], self.text)})
         with _quietly():
             made = self.pipe(height=h, width=w, num_inference_steps=self.steps, guidance_scale=self.guidance, generator=noises(seeds), output_type='pt', **what)
@@ -614,7 +617,7 @@ def toy_pipeline(
         pipe.save_pretrained(path)
     return Path(path)
 
-# %% ../nbs/05_augmentation.ipynb #fc836198
+# %% ../nbs/05_augmentation.ipynb #81f38854
 def check_strength(
     strength,  # one or several; none, for the prior's own
 )->tuple:
@@ -671,7 +674,7 @@ def augment(
         seen = images.flatten(1).amax(1) > 0
         black += int((~seen).sum())
         loop.tock(); shards.add(kids[seen], loop.seconds - began, asked=asked, batch=pieces.size, black=black)
-    return _finish(shards, black, dict(stage='augment', strength=list(strengths), copies=copies, seed=seed, batch=asked, black=black, prior=type(prior).__name__) | about)
+    return _finish(shards, black, dict(stage='augment', strength=[s for s in strengths if s is not None], copies=copies, seed=seed, batch=asked, black=black, prior=type(prior).__name__) | about)
 
 def _finish(shards, black, made):
     kids = shards.finish(made=made)

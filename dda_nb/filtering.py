@@ -9,12 +9,12 @@ __all__ = ['TeacherEmbedder', 'ClipEmbedder', 'check_embedder', 'open_embedder',
            'view_similarity', 'choose_omega', 'same_class', 'within', 'keep_similar', 'show_similarity',
            'kept_and_dropped']
 
-# %% ../nbs/06_filtering.ipynb #0f493090
+# %% ../nbs/06_filtering.ipynb #c217a63f
 from dataclasses import replace
 from pathlib import Path
 
 import torch, torch.nn.functional as F
-from .core import BadInput, Pieces, autocast, checksum, derive, load_tree, piece_size, rng, save_tree
+from .core import BadInput, Pieces, autocast, checksum, load_tree, piece_size, rng, save_tree
 from .data import random_crop, to_float, to_uint8
 from .models import Classifier, load_clip, predict
 from .bank import ImageBank, tile
