@@ -279,7 +279,7 @@ def train_prior(
     done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, (steps, batch, lr, width, seed, names), unet=unet)
     return PixelPrior(unet, scheduler, denoise_steps, done.seconds)
 
-# %% ../nbs/05_augmentation.ipynb #1cc52c3f
+# %% ../nbs/05_augmentation.ipynb #1ff73c1f
 _EMBEDDINGS = {2: ('prompt_embeds', 'negative_prompt_embeds'), 4: ('prompt_embeds', 'negative_prompt_embeds', 'pooled_prompt_embeds', 'negative_pooled_prompt_embeds')}
 
 def _arguments(pipe): return inspect.signature(pipe.__call__).parameters
@@ -339,6 +339,8 @@ class StableDiffusionPrior(_Latent):
     ):
         super().__init__(pipe, steps, guidance, side, 4 if type(pipe.scheduler).__name__ == 'LCMScheduler' else 10)
         self.classes, self.prompts, self.negative, self.known = [str(c) for c in classes], tuple(prompts), negative_prompt, _arguments(pipe)
+        if any('{}' in p for p in self.prompts) and not all(isinstance(c, str) for c in classes):
+            raise BadInput(f'prompts name the classes, and these are numbers ({classes[0]}, ...); give the teacher the names of its classes, or prompts without {{}}')
         if 'strength' not in self.known: raise BadInput(f'{type(pipe).__name__} has no strength, so it is no image-to-image prior')
         if negative_prompt and ('negative_prompt' not in self.known or self.guidance <= 1): raise BadInput(f'a negative prompt asks for guidance above 1 and a pipeline that takes one; {type(pipe).__name__} has guidance {self.guidance:g}')
         vae, fp16 = pipe.vae.config, self.net.dtype == torch.float16 and pipe.vae.config.get('force_upcast')
@@ -401,7 +403,7 @@ class StableDiffusionPrior(_Latent):
         from diffusers import AutoPipelineForImage2Image
         return cls(cls._load(AutoPipelineForImage2Image, path, device, precision, scheduler, safety_checker, compile), classes, **how)
 
-# %% ../nbs/05_augmentation.ipynb #2a7dd4e5
+# %% ../nbs/05_augmentation.ipynb #34488936
 class _Embedded(nn.Module):
     "Stands for an image encoder where the embeddings are there already"
     def __init__(self,
@@ -467,7 +469,7 @@ class ImageVariationPrior(_Latent):
         "A saved image-variation or unCLIP pipeline"
         import diffusers
         kind = getattr(diffusers, _VARIATIONS[pipeline_name(path)])
-        return cls(cls._load(kind, path, device, precision, scheduler, safety_checker or 'Un' in kind.__name__, compile), **how)
+        return cls(cls._load(kind, path, device, precision, scheduler, safety_checker, compile), **how)
 
 # %% ../nbs/05_augmentation.ipynb #4029a9e0
 _VARIATIONS = dict(StableDiffusionImageVariationPipeline='StableDiffusionImageVariationPipeline', StableUnCLIPImg2ImgPipeline='StableUnCLIPImg2ImgPipeline', StableUnCLIPPipeline='StableUnCLIPImg2ImgPipeline')

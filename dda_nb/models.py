@@ -7,16 +7,17 @@ Docs: https://dda-nb.github.io/dda_nb/models.html.md"""
 # %% auto #0
 __all__ = ['Block', 'resnet', 'n_params', 'PreBlock', 'wide_resnet', 'make_net', 'Classifier', 'new_classifier',
            'save_classifier', 'load_classifier', 'put_weights', 'Fast', 'multiply_adds', 'train_teacher', 'predict',
-           'load_clip']
+           'load_clip', 'toy_clip']
 
 # %% ../nbs/02_models.ipynb #1218c882
-import logging, re
+import json, logging, re
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, MissingFile, Speed, autocast, compiled, load_tree, minimise, nearest, rng, save_tree, seeded
+from safetensors.torch import save_file
+from .core import BadInput, MissingFile, Speed, autocast, compiled, load_tree, make_folder, minimise, nearest, rng, save_tree, seeded, write_file
 from .data import Data, draw, random_shift, random_flip, to_float
 
 # %% ../nbs/02_models.ipynb #6968b6b9
@@ -270,3 +271,17 @@ def load_clip(
     except Exception as e: raise MissingFile(f'{model}{weights and "@"}{weights}: no OpenCLIP weights could be read there ({type(e).__name__}); expected a file, a folder, or a pretrained tag that is in the cache or can be downloaded') from None
     finally: logging.getLogger().removeFilter(quiet)
     return net.eval().requires_grad_(False)
+
+def toy_clip(
+    path,        # folder to save it in
+    seed:int=0,  # of the weights
+)->Path:         # the folder
+    "A CLIP with random weights, saved as OpenCLIP saves it: for trying out what is to be run with a real one"
+    from open_clip import CLIP
+    tower = dict(layers=1, width=32)
+    c = dict(embed_dim=32, vision_cfg=tower | dict(image_size=32, patch_size=16, head_width=16), text_cfg=tower | dict(context_length=77, vocab_size=49408, heads=2))
+    with seeded(seed, 'clip'): net = CLIP(**c)
+    path = make_folder(path)
+    save_file(net.state_dict(), path/'open_clip_model.safetensors')
+    write_file(path/'open_clip_config.json', json.dumps(dict(model_cfg=c, preprocess_cfg=dict(mean=[.48, .46, .41], std=[.27, .26, .28]))))
+    return path

@@ -1,6 +1,5 @@
 "Pretrained priors and CLIP, through the commands a user calls, on small models with random weights in the libraries' own formats"
-import json, os, subprocess, sys
-from types import SimpleNamespace
+import os, subprocess, sys
 from unittest.mock import patch
 
 import pytest, torch
@@ -10,6 +9,7 @@ from dda_nb.augmentation import augment, open_prior, prior_folder, toy_pipeline,
 from dda_nb.bank import ImageBank, new_bank
 from dda_nb.core import derive
 from dda_nb.data import load_data
+from dda_nb.models import toy_clip
 from dda_nb.pipeline import read_results
 from dda_nb.runs import dda_run
 
@@ -19,15 +19,11 @@ KINDS = 'stable-diffusion', 'image-variation', 'unclip'
 @pytest.fixture(scope='module')
 def toys(tmp_path_factory):
     "Folders: three latent pipelines, a pixel model with classes and one without, and a CLIP"
-    import open_clip
-    from open_clip.push_to_hf_hub import save_for_hf
     folder, digits = tmp_path_factory.mktemp('toys'), load_data('digits')
     for kind in KINDS: toy_pipeline(kind, folder/kind)
     train_prior(new_bank(digits.train.images[:64], digits.train.labels[:64], classes=digits.classes), steps=5).save_pretrained(folder/'pixel')
     train_prior(digits.train.images[:64], steps=5).save_pretrained(folder/'unconditional')
-    tiny = dict(embed_dim=32, vision_cfg=dict(image_size=32, layers=1, width=32, patch_size=16, head_width=16), text_cfg=dict(context_length=77, vocab_size=49408, width=32, heads=2, layers=1))
-    (folder/'tiny-clip.json').write_text(json.dumps(tiny)); open_clip.add_model_config(folder/'tiny-clip.json')
-    save_for_hf(open_clip.create_model('tiny-clip'), SimpleNamespace(save_pretrained=lambda folder: None), tiny, folder/'clip')
+    toy_clip(folder/'clip')
     return folder
 
 
