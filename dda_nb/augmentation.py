@@ -279,7 +279,7 @@ def train_prior(
     done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, (steps, batch, lr, width, seed, names), unet=unet)
     return PixelPrior(unet, scheduler, denoise_steps, done.seconds)
 
-# %% ../nbs/05_augmentation.ipynb #1ff73c1f
+# %% ../nbs/05_augmentation.ipynb #c4c42691
 _EMBEDDINGS = {2: ('prompt_embeds', 'negative_prompt_embeds'), 4: ('prompt_embeds', 'negative_prompt_embeds', 'pooled_prompt_embeds', 'negative_pooled_prompt_embeds')}
 
 def _arguments(pipe): return inspect.signature(pipe.__call__).parameters
@@ -322,7 +322,7 @@ class _Latent(Prior):
             pipe = kind.from_pretrained(path, torch_dtype=dtype_for(device, precision), **({} if safety_checker else dict(safety_checker=None, requires_safety_checker=False)))
         pipe.scheduler = new_scheduler(pipe.scheduler, scheduler)
         _compile(pipe.components.get('unet') or pipe.transformer, compile)
-        return pipe.to(device)
+        with _quietly(): return pipe.to(device)
 
 class StableDiffusionPrior(_Latent):
     "Image-to-image with Stable Diffusion and its relatives, prompted with class names"

@@ -45,7 +45,7 @@ class Config:
     seed: int = 0                      # seed of everything but the teacher
     device: str = 'auto'               # auto, cpu, cuda
     precision: str = 'auto'            # of synthesis and distillation: fp32, bf16, or auto, bf16 where the device computes in it and images are not tiny
-    compile: str = 'auto'              # torch.compile of the frozen teacher: yes, no, or auto: where the run is long enough to repay it
+    compile: str = 'auto'              # torch.compile of the frozen teacher: yes, no, or auto: where the run is long enough to repay it; yes compiles a pretrained prior too
     shift: int = 1                     # random shift in pixels wherever a network looks at an image
     flip: bool = False                 # random mirroring, for images where left and right are alike
     parametrisation: str = 'generator' # what synthesis optimises, see PARAMETRISATIONS
@@ -455,7 +455,7 @@ class Run:
             self.state('prior').unlink(missing_ok=True)
         if c.prior == 'bank': self.seconds['prior'] = json.loads((folder/'training.json').read_text())['seconds']
         if self.file('variations').exists(): return None
-        return open_prior(folder, bank.meta['classes'], tuple(bank.images.shape[1:]), self.device, c.prior_precision, c.compile == 'yes', c.denoise_steps, **prior_options(c))
+        return open_prior(folder, bank.meta['classes'], tuple(bank.images.shape[1:]), self.device, c.prior_precision, c.compile == 'yes' and c.prior != 'bank', c.denoise_steps, **prior_options(c))
 
     def augment(self, bank, prior)->ImageBank:
         "Step 2: variations of every image; an empty bank if there are to be none"

@@ -49,7 +49,7 @@ def test_run_with_each_prior_and_clip(command, toys, tmp_path, prior, used):
     assert row['strength_used'] == ('' if prior in ('image-variation', 'unclip') else '0.3,0.5,0.7') and row['black_variations'] == 0
     assert {'variations.safetensors', 'embeddings.safetensors', 'dda.ipynb'} <= {p.name for p in (tmp_path/'run').iterdir()}
     assert len(ImageBank.load(tmp_path/'run'/'variations.safetensors')) == 40
-    other = [l for l in done.stderr.replace('\r', '\n').splitlines() if l.strip() and not any(w in l for w in ('it/s', 's/it', '?it', 'images/s', 'images'))]
+    other = [l for l in done.stderr.replace('\r', '\n').splitlines() if l.strip() and not any(unit in l for unit in ('it/s', 's/it', '?it', ' images/s', 's/ images'))]
     assert not other, other
 
 
