@@ -6,22 +6,23 @@ Docs: https://dda-nb.github.io/dda_nb/augmentation.html.md"""
 
 # %% auto #0
 __all__ = ['PRIOR_OPTIONS', 'Prior', 'to_model', 'from_model', 'unet_levels', 'make_unet', 'make_scheduler', 'takes_times',
-           'even_times', 'noises', 'new_scheduler', 'dtype_for', 'PixelPrior', 'train_prior', 'StableDiffusionPrior',
-           'ImageVariationPrior', 'prior_folder', 'pipeline_name', 'prior_kind', 'check_options', 'check_prior',
-           'open_prior', 'toy_pipeline', 'check_strength', 'halves', 'augment']
+           'even_times', 'check_times', 'noises', 'new_scheduler', 'dtype_for', 'weights_mark', 'PixelPrior',
+           'pixel_scheduler', 'train_prior', 'check_side', 'split_prompts', 'check_prompts', 'StableDiffusionPrior',
+           'ImageVariationPrior', 'prior_folder', 'pipeline_name', 'image_to_image', 'prior_kind', 'check_options',
+           'check_prior', 'open_prior', 'toy_pipeline', 'check_strength', 'halves', 'augment']
 
-# %% ../nbs/05_augmentation.ipynb #b42cc5b0
+# %% ../nbs/05_augmentation.ipynb #065d95f7
 import contextlib, inspect, json, math, os, warnings
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, Diverged, Loop, MissingFile, Pieces, autocast, checksum, derive, has_bf16, has_compiler, minimise, nearest, piece_size, rng, seeded
+from .core import BadInput, Diverged, Loop, MissingFile, Pieces, autocast, checksum, compiled, derive, has_bf16, has_compiler, minimise, nearest, piece_size, rng, seeded
 from .data import draw, to_float, to_uint8
 from .bank import ImageBank, Shards, new_bank
 
-# %% ../nbs/05_augmentation.ipynb #ef58e78b
+# %% ../nbs/05_augmentation.ipynb #340500d7
 class Prior:
     "A diffusion model that varies images; `encode` and `denoise` are its two halves"
     strengths = .3, .5, .7   # taken where none are asked for; none at all for a prior without strength
@@ -59,7 +60,7 @@ class Prior:
         "One variation of each image"
         return self.denoise(self.encode(images, labels), strength, seeds)
 
-    def __repr__(self): return f'{type(self).__name__}({", ".join(f"{k}={v!r}" for k, v in self.about.items())})'
+    def __repr__(self): return f'{type(self).__name__}({", ".join(f"{k}={v!r}" for k, v in self.about.items() if k != "prior")})'
 
 # %% ../nbs/05_augmentation.ipynb #aa3423eb
 def _resize(x, size):
@@ -117,7 +118,9 @@ def make_scheduler():
     from diffusers import DPMSolverMultistepScheduler
     return DPMSolverMultistepScheduler(num_train_timesteps=1000, beta_schedule='squaredcos_cap_v2', prediction_type='v_prediction', timestep_spacing='trailing')
 
-# %% ../nbs/05_augmentation.ipynb #206f0c64
+# %% ../nbs/05_augmentation.ipynb #d1d98425
+_SOLVER = 'DPMSolverMultistepScheduler'
+
 def takes_times(
     scheduler,  # of diffusers
 )->bool:
@@ -131,9 +134,15 @@ def even_times(
     steps:int,       # how many
     scheduler,       # of diffusers
 )->list:
-    "Time steps, evenly from `strength` of the whole way down to the last before zero"
+    "Time steps, evenly from `strength` of the whole way down to the last before zero, each once"
     last = scheduler.config.num_train_timesteps - 1
-    return torch.linspace(strength * last, 0, steps + 1)[:-1].round().long().tolist()
+    return list(dict.fromkeys(torch.linspace(strength * last, 0, steps + 1)[:-1].round().long().tolist()))
+
+def check_times(
+    scheduler,  # of diffusers
+):
+    "`BadInput` unless it solves from any time steps"
+    if not takes_times(scheduler): raise BadInput(f'{type(scheduler).__name__} does not solve from any time step; a pixel prior can use {_SOLVER}')
 
 def noises(
     seeds:list,  # one an image
@@ -141,18 +150,16 @@ def noises(
     "A random generator for each image"
     return [torch.Generator().manual_seed(s) for s in seeds]
 
-# %% ../nbs/05_augmentation.ipynb #8e7f0740
-_SOLVER = 'DPMSolverMultistepScheduler'
-
+# %% ../nbs/05_augmentation.ipynb #cacb0a85
 def new_scheduler(
     scheduler,     # a checkpoint's own
     name:str='',   # class of diffusers to use instead; empty: the own one, or DPM-Solver++ where the own one asks for many steps
 ):
     "The scheduler to use, on the checkpoint's own noise schedule; `BadInput` for one that doesn't go with it"
     import diffusers
-    own, able = type(scheduler).__name__, [k.__name__ for k in scheduler.compatibles] + ['LCMScheduler', 'TCDScheduler']
+    own, able = type(scheduler).__name__, {k.__name__ for k in scheduler.compatibles} - {'DPMSolverSDEScheduler'} | {'LCMScheduler', 'TCDScheduler'}   # the former draws noise of its own
     if not name: name = _SOLVER if own in ('PNDMScheduler', 'DDIMScheduler', 'DDPMScheduler') and _SOLVER in able else own
-    return getattr(diffusers, nearest(name, {own, *able}, f'scheduler for {own}')).from_config(scheduler.config)
+    return getattr(diffusers, nearest(name, sorted({own} | able), f'scheduler for {own}')).from_config(scheduler.config)
 
 def dtype_for(
     device,                # where a prior runs
@@ -162,6 +169,12 @@ def dtype_for(
     nearest(precision, ['auto', 'fp32', 'fp16', 'bf16'], 'precision')
     if precision == 'auto': precision = 'fp32' if torch.device(device).type != 'cuda' else 'bf16' if has_bf16(device) else 'fp16'
     return dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)[precision]
+
+def weights_mark(
+    net,  # a module
+)->str:
+    "A short name for these weights"
+    return checksum(net.state_dict())[:8]
 
 class PixelPrior(Prior):
     "A pixel-space diffusion model, with classes or without"
@@ -173,13 +186,14 @@ class PixelPrior(Prior):
         steps:int=0,        # denoising steps of one variation; 0 is 4
         seconds:float=0.,   # that training it took
     ):
-        if not takes_times(scheduler): raise BadInput(f'{type(scheduler).__name__} does not solve from any time step; a pixel prior can use {_SOLVER}')
+        check_times(scheduler)
         self.unet, self.scheduler, self.steps, self.seconds = unet.eval().requires_grad_(False), scheduler, steps or 4, seconds
         size = unet.config.sample_size
         self.size = size and (tuple(size) if isinstance(size, (list, tuple)) else (size, size))
-        self.about = dict(steps=self.steps, scheduler=type(scheduler).__name__)
+        self.about = dict(prior='PixelPrior', steps=self.steps, scheduler=type(scheduler).__name__, weights=weights_mark(unet))
 
     def encode(self, images, labels):
+        images, labels = images.to(self.unet.device), labels.to(self.unet.device)
         return dict(x=to_model(images, self.unet.config.in_channels, self.size or images.shape[2:]) * 2 - 1, labels=labels, like=images)
 
     @torch.no_grad()
@@ -190,7 +204,7 @@ class PixelPrior(Prior):
         times = self.scheduler.timesteps
         how = dict(generator=g) if 'generator' in inspect.signature(self.scheduler.step).parameters else {}
         x = self.scheduler.add_noise(x, randn_tensor(x.shape, g, device=x.device), times[:1].expand(len(x)))
-        self.scheduler.set_begin_index(0)
+        if hasattr(self.scheduler, 'set_begin_index'): self.scheduler.set_begin_index(0)
         labels = known['labels'] if self.unet.class_embedding is not None else None
         for t in times:
             seen = self.scheduler.scale_model_input(x, t)
@@ -222,22 +236,32 @@ class PixelPrior(Prior):
         with _readable(path):
             parts = diffusers.DDPMPipeline.from_pretrained(path) if (Path(path)/'model_index.json').exists() else SimpleNamespace(
                 unet=diffusers.UNet2DModel.from_pretrained(path, subfolder='unet'), scheduler=diffusers.DDPMScheduler.from_pretrained(path, subfolder='scheduler'))
-        return cls(_compile(parts.unet.to(device), compile), new_scheduler(parts.scheduler, scheduler), steps)
+        return cls(_compile(parts.unet.to(device), compile), pixel_scheduler(parts.scheduler, scheduler), steps)
 
-# %% ../nbs/05_augmentation.ipynb #d3f44596
+def pixel_scheduler(
+    scheduler,    # a checkpoint's own
+    name:str='',  # see `new_scheduler`
+):
+    "As `new_scheduler`; DPM-Solver++ also where the own one does not take any time steps"
+    made = new_scheduler(scheduler, name)
+    return made if name or takes_times(made) else new_scheduler(scheduler, _SOLVER)
+
+# %% ../nbs/05_augmentation.ipynb #9594379a
 @contextlib.contextmanager
 def _quietly():
     "Inside, diffusers and transformers show no bars, and nothing but errors"
     from diffusers.utils import logging as d
     from transformers.utils import logging as t
-    levels = d.get_verbosity(), t.get_verbosity()
+    before = [(m, m.get_verbosity(), m.is_progress_bar_enabled()) for m in (d, t)]
     for m in (d, t): m.set_verbosity_error(); m.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
     finally:
-        for m, level in zip((d, t), levels): m.set_verbosity(level); m.enable_progress_bar()
+        for m, level, bars in before:
+            m.set_verbosity(level)
+            if bars: m.enable_progress_bar()
 
 @contextlib.contextmanager
 def _readable(path):
@@ -248,10 +272,10 @@ def _readable(path):
 
 def _compile(net, wanted):
     if wanted and not has_compiler(): warnings.warn('there is no C++ compiler here (g++ or clang++); the prior runs without torch.compile')
-    elif wanted: net.compile(dynamic=True)
+    elif wanted: net.forward = compiled(net.forward, dynamic=True)
     return net
 
-# %% ../nbs/05_augmentation.ipynb #570a1eea
+# %% ../nbs/05_augmentation.ipynb #5229d8c3
 def train_prior(
     bank,                # what it learns to draw, and nothing else: an `ImageBank`, or images without labels, uint8 [N, C, H, W]
     steps:int=250,       # optimisation steps
@@ -263,7 +287,7 @@ def train_prior(
     save=None,           # file to keep the state in while it trains
 )->PixelPrior:
     "Train a diffusion model on a bank alone"
-    images, labels, classes = (bank.images, bank.labels, bank.meta['classes']) if isinstance(bank, ImageBank) else (bank, None, None)
+    images, labels, classes = (bank.images, bank.labels, bank.meta.get('classes') or range(int(bank.labels.max()) + 1)) if isinstance(bank, ImageBank) else (bank, None, None)
     if images.dtype != torch.uint8 or images.dim() != 4: raise BadInput(f'images must be uint8 [N, C, H, W], found {images.dtype} {list(images.shape)}')
     dev, names = images.device, checksum(bank.columns() if classes else dict(images=images))
     unet, scheduler = make_unet(images.shape[1:], classes and len(classes), width, seed).to(dev), make_scheduler()
@@ -279,10 +303,31 @@ def train_prior(
     done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, (steps, batch, lr, width, seed, names), unet=unet)
     return PixelPrior(unet, scheduler, denoise_steps, done.seconds)
 
-# %% ../nbs/05_augmentation.ipynb #c4c42691
+# %% ../nbs/05_augmentation.ipynb #58407069
 _EMBEDDINGS = {2: ('prompt_embeds', 'negative_prompt_embeds'), 4: ('prompt_embeds', 'negative_prompt_embeds', 'pooled_prompt_embeds', 'negative_pooled_prompt_embeds')}
 
 def _arguments(pipe): return inspect.signature(pipe.__call__).parameters
+
+def check_side(
+    side:int,      # in pixels
+    multiple:int,  # what the model halves it by
+):
+    "`BadInput` for a side that a model can't halve so often"
+    if side % multiple: raise BadInput(f'this model works at sides that are multiples of {multiple}, not {side}')
+
+def split_prompts(
+    prompts:str,  # templates separated by |; empty: the usual one
+)->tuple:
+    "Templates of prompts"
+    return tuple(p.strip() for p in prompts.split('|')) if prompts else ('a photo of a {}',)
+
+def check_prompts(
+    prompts:tuple,  # templates
+    classes:list,   # what stands in them for {}
+):
+    "`BadInput` if classes are to be named that have no names"
+    if any('{}' in p for p in prompts) and not all(isinstance(c, str) for c in classes):
+        raise BadInput(f'prompts name the classes, and these are numbers ({classes[0]}, ...); give the teacher the names of its classes, or prompts without {{}}')
 
 class _Latent(Prior):
     "What priors on a pipeline with a VAE share"
@@ -294,12 +339,12 @@ class _Latent(Prior):
         own = getattr(pipe, 'default_sample_size', None) or net.config.sample_size
         self.side = side or pipe.vae_scale_factor * (min(own) if isinstance(own, (list, tuple)) else own)
         self.multiple = pipe.vae_scale_factor * 2**(len(net.config.get('block_out_channels', (1, 1))) - 1)
-        if self.side % self.multiple: raise BadInput(f'this model works at sides that are multiples of {self.multiple}, not {self.side}')
+        check_side(self.side, self.multiple)
         if self.side > 512: pipe.vae.enable_slicing()
         if self.side > 1024: pipe.vae.enable_tiling()
         if net.device.type == 'cuda':
             for m in (net, pipe.vae): m.to(memory_format=torch.channels_last)
-        self.about = dict(steps=self.steps, guidance=self.guidance, scheduler=type(pipe.scheduler).__name__, side=self.side, dtype=str(net.dtype).removeprefix('torch.'))
+        self.about = dict(prior=type(self).__name__, steps=self.steps, guidance=self.guidance, scheduler=type(pipe.scheduler).__name__, side=self.side, dtype=str(net.dtype).removeprefix('torch.'), weights=weights_mark(net))
 
     def size(self, shape):
         "(height, width) that images of this shape are brought to: the short side is the model's, the other in proportion"
@@ -326,7 +371,7 @@ class _Latent(Prior):
 
 class StableDiffusionPrior(_Latent):
     "Image-to-image with Stable Diffusion and its relatives, prompted with class names"
-    takes = 'guidance', 'negative_prompt', 'prompts', 'scheduler', 'prior_side', 'safety_checker'
+    takes = 'prior_precision', 'guidance', 'negative_prompt', 'prompts', 'scheduler', 'prior_side', 'safety_checker'
 
     def __init__(self,
         pipe,                            # an image-to-image pipeline of diffusers
@@ -339,11 +384,10 @@ class StableDiffusionPrior(_Latent):
     ):
         super().__init__(pipe, steps, guidance, side, 4 if type(pipe.scheduler).__name__ == 'LCMScheduler' else 10)
         self.classes, self.prompts, self.negative, self.known = [str(c) for c in classes], tuple(prompts), negative_prompt, _arguments(pipe)
-        if any('{}' in p for p in self.prompts) and not all(isinstance(c, str) for c in classes):
-            raise BadInput(f'prompts name the classes, and these are numbers ({classes[0]}, ...); give the teacher the names of its classes, or prompts without {{}}')
+        check_prompts(self.prompts, classes)
         if 'strength' not in self.known: raise BadInput(f'{type(pipe).__name__} has no strength, so it is no image-to-image prior')
-        if negative_prompt and ('negative_prompt' not in self.known or self.guidance <= 1): raise BadInput(f'a negative prompt asks for guidance above 1 and a pipeline that takes one; {type(pipe).__name__} has guidance {self.guidance:g}')
-        vae, fp16 = pipe.vae.config, self.net.dtype == torch.float16 and pipe.vae.config.get('force_upcast')
+        if negative_prompt and ('negative_prompt' not in self.known or 'true_cfg_scale' in self.known or self.guidance <= 1): raise BadInput(f'a negative prompt asks for guidance above 1 and a pipeline that takes one; {type(pipe).__name__} has guidance {self.guidance:g}')
+        vae, fp16 = pipe.vae.config, self.net.dtype == torch.float16 and hasattr(pipe, 'upcast_vae') and pipe.vae.config.get('force_upcast')
         self.latents_first = not fp16 and vae.get('latent_channels') == pipe.image_processor.config.get('vae_latent_channels') and not vae.get('latents_mean')
         self.embed = lru_cache(maxsize=1024)(self._embed)
         self.about |= dict(prompts=' | '.join(self.prompts), negative_prompt=negative_prompt)
@@ -364,17 +408,21 @@ class StableDiffusionPrior(_Latent):
 
     def _schedule(self, strength):
         if takes_times(self.pipe.scheduler) and 'timesteps' in self.known: return dict(timesteps=even_times(strength, self.steps, self.pipe.scheduler), strength=1.)
-        return dict(num_inference_steps=math.ceil(self.steps / strength), strength=strength)
+        own, most = 'original_inference_steps' in self.known, self.pipe.scheduler.config.get('original_inference_steps')   # latent consistency models were taught few time steps
+        steps = min(self.steps if own else math.ceil(self.steps / strength - 1e-9), int(most * strength) if own else most or 10**9)
+        if most and int(most * strength) < 1: raise BadInput(f'{type(self.pipe.scheduler).__name__} knows {most} time steps, so strength {strength:g} is too small for it; take {1 / most:g} or more')
+        return dict(num_inference_steps=steps, strength=strength)
 
     def prompt(self,
         label:int,  # a class
         seed:int,   # of the variation
     )->str:
         "The prompt of one variation"
-        return self.prompts[derive(seed, 'prompt') % len(self.prompts)].format(self.classes[label])
+        return self.prompts[derive(seed, 'prompt') % len(self.prompts)].replace('{}', self.classes[label])
 
     @torch.no_grad()
     def encode(self, images, labels):
+        images = images.to(self.net.device)
         x = to_model(images, 3, self.size(images.shape[1:])).to(self.net.dtype)
         if self.latents_first:
             vae = self.pipe.vae
@@ -384,8 +432,9 @@ class StableDiffusionPrior(_Latent):
     @torch.no_grad()
     def denoise(self, known, strength, seeds):
         prompts = [self.prompt(y, s) for y, s in zip(known['labels'].tolist(), seeds)]
+        size = {k: v for k, v in zip(('height', 'width'), self.size(known['like'].shape[1:])) if k in self.known}
         with _quietly():
-            made = self.pipe(image=known['image'], generator=noises(seeds), guidance_scale=self.guidance, output_type='pt', **self._schedule(strength), **self._conditions(prompts))
+            made = self.pipe(image=known['image'], generator=noises(seeds), guidance_scale=self.guidance, output_type='pt', **size, **self._schedule(strength), **self._conditions(prompts))
         return from_model(made.images, known['like'].shape[1:])
 
     @classmethod
@@ -403,7 +452,7 @@ class StableDiffusionPrior(_Latent):
         from diffusers import AutoPipelineForImage2Image
         return cls(cls._load(AutoPipelineForImage2Image, path, device, precision, scheduler, safety_checker, compile), classes, **how)
 
-# %% ../nbs/05_augmentation.ipynb #34488936
+# %% ../nbs/05_augmentation.ipynb #832ff2de
 class _Embedded(nn.Module):
     "Stands for an image encoder where the embeddings are there already"
     def __init__(self,
@@ -418,7 +467,7 @@ class _Embedded(nn.Module):
 class ImageVariationPrior(_Latent):
     "Variations of an image from its CLIP embedding: Stable Diffusion Image Variations, or Stable unCLIP"
     strengths = ()
-    takes = 'guidance', 'scheduler', 'prior_side', 'safety_checker'
+    takes = 'prior_precision', 'guidance', 'scheduler', 'prior_side', 'safety_checker'
 
     def __init__(self,
         pipe,               # a StableDiffusionImageVariationPipeline or StableUnCLIPImg2ImgPipeline
@@ -436,6 +485,7 @@ class ImageVariationPrior(_Latent):
 
     @torch.no_grad()
     def encode(self, images, labels):
+        images = images.to(self.net.device)
         rgb = to_uint8(_recolour(to_float(images), 3))
         seen = self.pipe.feature_extractor(images=rgb, return_tensors='pt').pixel_values
         return dict(embedding=self.encoder(seen.to(self.net.device, self.net.dtype)).image_embeds, like=images)
@@ -471,10 +521,10 @@ class ImageVariationPrior(_Latent):
         kind = getattr(diffusers, _VARIATIONS[pipeline_name(path)])
         return cls(cls._load(kind, path, device, precision, scheduler, safety_checker, compile), **how)
 
-# %% ../nbs/05_augmentation.ipynb #4029a9e0
+# %% ../nbs/05_augmentation.ipynb #b81eed50
 _VARIATIONS = dict(StableDiffusionImageVariationPipeline='StableDiffusionImageVariationPipeline', StableUnCLIPImg2ImgPipeline='StableUnCLIPImg2ImgPipeline', StableUnCLIPPipeline='StableUnCLIPImg2ImgPipeline')
 _PIXELS = 'DDPMPipeline', 'DDIMPipeline', 'PNDMPipeline'
-PRIOR_OPTIONS = dict(guidance=-1., negative_prompt='', prompts='', scheduler='', prior_side=0, safety_checker=True)   # options at which a prior does what it does by itself
+PRIOR_OPTIONS = dict(prior_precision='auto', guidance=-1., negative_prompt='', prompts='', scheduler='', prior_side=0, safety_checker=True)   # options at which a prior does what it does by itself
 
 def prior_folder(
     path:str,  # a folder, or the id of a model on the Hub, with `@REVISION` if another than the main one is meant
@@ -494,8 +544,9 @@ def _why_not(error):
     if 'GatedRepoError' in chain: return 'this model is gated; accept its terms on its page on the Hub, then say `hf auth login`'
     if 'RepositoryNotFoundError' in chain: return 'no such model on the Hub, or a private one; check the name, or say `hf auth login`'
     if 'RevisionNotFoundError' in chain: return 'the model has no such revision'
-    offline = 'HF_HUB_OFFLINE is set' if os.environ.get('HF_HUB_OFFLINE') else 'the Hub could not be reached'
-    return f'its weights are not on this disk, and {offline}; download them where there is a network (hf download), or give the folder that holds them'
+    if 'RemoteEntryNotFoundError' in chain: return 'this model has no model_index.json, so it is no pipeline of diffusers'
+    why = 'HF_HUB_OFFLINE is set' if os.environ.get('HF_HUB_OFFLINE') else f'they could not be downloaded ({type(error).__name__}: {(str(error).strip() or "no more is known").splitlines()[0][:120]})'
+    return f'its weights are not on this disk, and {why}; download them where there is a network (hf download), or give the folder that holds them'
 
 def _config(folder, part):
     try: return json.loads((Path(folder)/part).read_text())
@@ -509,6 +560,18 @@ def pipeline_name(
     if all((Path(folder)/k).is_dir() for k in ('unet', 'scheduler')): return 'DDPMPipeline'
     raise MissingFile(f'{folder}: no diffusion model here; expected model_index.json, or unet/ and scheduler/, as diffusers saves them')
 
+def image_to_image(
+    name:str,  # class of a pipeline
+)->list:
+    "The image-to-image pipelines of its family"
+    from diffusers.pipelines.auto_pipeline import AUTO_IMAGE2IMAGE_PIPELINES_MAPPING as into, AUTO_TEXT2IMAGE_PIPELINES_MAPPING as made
+    return [into[k] for k in into if name in (into[k].__name__, k in made and made[k].__name__)]
+
+def _varies(pipeline):
+    "Whether it takes an image and a strength, and nothing more that we don't have"
+    takes, parts = inspect.signature(pipeline.__call__).parameters, inspect.signature(pipeline.__init__).parameters
+    return 'strength' in takes and 'vae' in parts and not {'control_image', 'controlnet'} & {*takes, *parts}
+
 def prior_kind(
     folder,  # where a model's files lie
 )->type:
@@ -516,9 +579,7 @@ def prior_kind(
     name = pipeline_name(folder)
     if name in _PIXELS: return PixelPrior
     if name in _VARIATIONS: return ImageVariationPrior
-    from diffusers.pipelines.auto_pipeline import AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, AUTO_TEXT2IMAGE_PIPELINES_MAPPING
-    families = {k.__name__ for m in (AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, AUTO_TEXT2IMAGE_PIPELINES_MAPPING) for k in m.values()}
-    if name not in families: raise BadInput(f'{folder}: holds {name}, which varies no images; expected a pixel model, image variations, unCLIP, or any image-to-image pipeline of diffusers')
+    if not any(map(_varies, image_to_image(name))): raise BadInput(f'{folder}: holds {name}, which varies no images; expected a pixel model, image variations, unCLIP, or any image-to-image pipeline of diffusers')
     return StableDiffusionPrior
 
 def check_options(
@@ -533,17 +594,36 @@ def check_options(
 def check_prior(
     folder,           # where a model's files lie
     shape:tuple,      # (C, H, W) of the images it is to vary
-    n_classes:int,    # classes of them
+    classes:list,     # names of their classes
     strength=(),      # that are asked for; none: the prior's own
     **options,        # as for `open_prior`
 )->type:              # the class of prior
-    "`MissingFile` unless a diffusion model lies there, `BadInput` unless it goes with these images and has what is asked for"
-    kind = prior_kind(folder)
+    "`MissingFile` unless a diffusion model lies there, `BadInput` unless it goes with these images and has what is asked for; no weights are read"
+    kind, asked = prior_kind(folder), PRIOR_OPTIONS | options
     check_options(kind, folder, **options)
-    if kind is PixelPrior: _check_unet(folder, shape, n_classes)
+    _check_scheduler(folder, asked['scheduler'], kind)
+    if kind is PixelPrior: _check_unet(folder, shape, len(classes))
+    if kind is StableDiffusionPrior: check_prompts(split_prompts(asked['prompts']), classes)
+    if asked['negative_prompt'] and 0 <= asked['guidance'] <= 1: raise BadInput(f'a negative prompt asks for guidance above 1, found {asked["guidance"]:g}')
+    if asked['prior_side']: check_side(asked['prior_side'], _multiple_of(folder))
     if strength and pipeline_name(folder) == 'StableDiffusionImageVariationPipeline':
         raise BadInput(f'{folder}: image variations have no strength; leave it out, and set guidance to say how close they stay')
     return kind
+
+def _check_scheduler(folder, name, kind):
+    import diffusers
+    inside = 'scheduler' if (Path(folder)/'scheduler').is_dir() else ''
+    own = _config(folder, f'{inside}/scheduler_config.json'.lstrip('/')).get('_class_name')
+    if not hasattr(diffusers, str(own)): raise BadInput(f'{folder}: {own} is no scheduler of diffusers')
+    with _readable(folder): own = getattr(diffusers, own).from_pretrained(folder, subfolder=inside or None)
+    made = (pixel_scheduler if kind is PixelPrior else new_scheduler)(own, name)
+    if kind is PixelPrior: check_times(made)
+
+def _multiple_of(folder):
+    "What the sides of a latent model's images must be multiples of, as far as its files say"
+    net = 'unet' if (Path(folder)/'unet').is_dir() else 'transformer'
+    depth = [len(_config(folder, f'{part}/config.json').get('block_out_channels') or [1]) - 1 for part in ('vae', net)]
+    return 2**sum(depth)
 
 def _check_unet(folder, shape, n_classes):
     c = _config(folder, 'unet/config.json' if (Path(folder)/'unet').is_dir() else 'config.json')
@@ -556,7 +636,7 @@ def open_prior(
     classes:list,              # names of the classes
     shape:tuple,               # (C, H, W) of the images
     device='cpu',              # where it runs
-    precision:str='auto',      # of pretrained pipelines, see `dtype_for`; pixel models run in single precision, or in bfloat16 where a GPU has it
+    prior_precision:str='auto',# of latent pipelines, see `dtype_for`; pixel models run in single precision, or in bfloat16 where a GPU has it
     compile:bool=False,        # torch.compile of the network that denoises
     denoise_steps:int=0,       # of one variation; 0 is the prior's own number
     guidance:float=-1.,        # guidance scale; −1 is the pipeline's default
@@ -568,13 +648,14 @@ def open_prior(
 )->Prior:
     "The prior that a folder or an id stands for; `MissingFile` or `BadInput` in one line"
     folder = prior_folder(path)
-    kind = check_prior(folder, shape, len(classes), guidance=guidance, negative_prompt=negative_prompt, prompts=prompts, scheduler=scheduler, prior_side=prior_side, safety_checker=safety_checker)
+    kind = check_prior(folder, shape, classes, prior_precision=prior_precision, guidance=guidance, negative_prompt=negative_prompt, prompts=prompts, scheduler=scheduler, prior_side=prior_side,
+                       safety_checker=safety_checker)
     if kind is PixelPrior: return kind.from_pretrained(folder, denoise_steps, device, scheduler, compile)
-    how = dict(device=device, precision=precision, scheduler=scheduler, safety_checker=safety_checker, compile=compile, steps=denoise_steps, guidance=guidance, side=prior_side)
+    how = dict(device=device, precision=prior_precision, scheduler=scheduler, safety_checker=safety_checker, compile=compile, steps=denoise_steps, guidance=guidance, side=prior_side)
     if kind is ImageVariationPrior: return kind.from_pretrained(folder, **how)
-    return kind.from_pretrained(folder, classes, negative_prompt=negative_prompt, **how, **(dict(prompts=tuple(p.strip() for p in prompts.split('|'))) if prompts else {}))
+    return kind.from_pretrained(folder, classes, negative_prompt=negative_prompt, prompts=split_prompts(prompts), **how)
 
-# %% ../nbs/05_augmentation.ipynb #e3dcd57e
+# %% ../nbs/05_augmentation.ipynb #e6b8659c
 def _tokenizer():
     "Every letter is a token"
     from transformers import CLIPTokenizer
@@ -583,7 +664,7 @@ def _tokenizer():
     return CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=77)
 
 def toy_pipeline(
-    kind:str,            # stable-diffusion, stable-diffusion-xl, image-variation or unclip
+    kind:str,            # stable-diffusion, stable-diffusion-xl, latent-consistency, image-variation or unclip
     path,                # folder to save it in
     channels=(32, 64),   # of the UNet, by resolution; Stable Diffusion 1.5: 320, 640, 1280, 1280
     vae=(16, 32),        # of the VAE; 128, 256, 512, 512
@@ -595,9 +676,9 @@ def toy_pipeline(
     "A latent diffusion pipeline with random weights, saved as diffusers saves it: for trying out what is to be run on a real one"
     import diffusers as d, transformers as t
     from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
-    nearest(kind, ['stable-diffusion', 'stable-diffusion-xl', 'image-variation', 'unclip'], 'pipeline')
+    nearest(kind, ['stable-diffusion', 'stable-diffusion-xl', 'latent-consistency', 'image-variation', 'unclip'], 'pipeline')
     n, xl = len(channels), kind.endswith('xl')
-    more = dict(unclip=dict(class_embed_type='projection', projection_class_embeddings_input_dim=2 * width)).get(kind, {})
+    more = {'unclip': dict(class_embed_type='projection', projection_class_embeddings_input_dim=2 * width), 'latent-consistency': dict(time_cond_proj_dim=32)}.get(kind, {})
     if xl: more = dict(addition_embed_type='text_time', addition_time_embed_dim=8, projection_class_embeddings_input_dim=6 * 8 + width)
     tokens = _tokenizer()
     text = t.CLIPTextConfig(vocab_size=len(tokens), hidden_size=width, intermediate_size=4 * width, num_attention_heads=max(width // 64, 4), num_hidden_layers=layers, projection_dim=width,
@@ -606,7 +687,8 @@ def toy_pipeline(
     with seeded(seed, 'toy'), _quietly():
         unet = d.UNet2DConditionModel(sample_size=sample, layers_per_block=min(n - 1, 2), block_out_channels=channels, cross_attention_dim=width * (1 + xl), norm_num_groups=min(channels[0] // 2, 32), attention_head_dim=8,
                                       down_block_types=['CrossAttnDownBlock2D'] * (n - 1) + ['DownBlock2D'], up_block_types=['UpBlock2D'] + ['CrossAttnUpBlock2D'] * (n - 1), **more)
-        parts = dict(unet=unet, scheduler=d.PNDMScheduler(beta_start=.00085, beta_end=.012, beta_schedule='scaled_linear', skip_prk_steps=True, steps_offset=1),
+        noise = dict(beta_start=.00085, beta_end=.012, beta_schedule='scaled_linear', steps_offset=1)
+        parts = dict(unet=unet, scheduler=d.LCMScheduler(**noise) if more.get('time_cond_proj_dim') else d.PNDMScheduler(**noise, skip_prk_steps=True),
                      vae=d.AutoencoderKL(block_out_channels=vae, down_block_types=['DownEncoderBlock2D'] * len(vae), up_block_types=['UpDecoderBlock2D'] * len(vae),
                                          layers_per_block=min(n - 1, 2), norm_num_groups=min(vae[0] // 2, 32), sample_size=sample * 2**(len(vae) - 1)))
         texts = dict(text_encoder=t.CLIPTextModel(text), tokenizer=tokens)
@@ -614,19 +696,20 @@ def toy_pipeline(
         unsafe = dict(safety_checker=None, requires_safety_checker=False)
         pipe = {'stable-diffusion': lambda: d.StableDiffusionPipeline(**parts, **texts, feature_extractor=None, **unsafe),
                 'stable-diffusion-xl': lambda: d.StableDiffusionXLPipeline(**parts, **texts, text_encoder_2=t.CLIPTextModelWithProjection(text), tokenizer_2=tokens),
+                'latent-consistency': lambda: d.LatentConsistencyModelPipeline(**parts, **texts, feature_extractor=None, **unsafe),
                 'image-variation': lambda: d.StableDiffusionImageVariationPipeline(**parts, **eyes, **unsafe),
                 'unclip': lambda: d.StableUnCLIPImg2ImgPipeline(**parts, **texts, **eyes, image_normalizer=StableUnCLIPImageNormalizer(width), image_noising_scheduler=d.DDPMScheduler(beta_schedule='squaredcos_cap_v2'))}[kind]()
         pipe.save_pretrained(path)
     return Path(path)
 
-# %% ../nbs/05_augmentation.ipynb #81f38854
+# %% ../nbs/05_augmentation.ipynb #ae8c6ad4
 def check_strength(
     strength,  # one or several; none, for the prior's own
 )->tuple:
     "Strengths as a tuple; `BadInput` unless all lie in (0, 1]"
     strength = tuple(strength) if isinstance(strength, (list, tuple)) else () if strength is None else (strength,)
     if not all(0 < s <= 1 for s in strength): raise BadInput(f'strength must lie in (0, 1], found {", ".join(map(str, strength))}')
-    return strength
+    return tuple(map(float, strength))
 
 def halves(
     prior,  # anything with `vary`
@@ -645,20 +728,23 @@ def augment(
     seed:int=0,        # of the noise
     batch:int=0,       # images at a time; 0 is what fits in memory
     save=None,         # file for the result; finished parts are kept beside it on the way
-    share=(0, 1),      # (i, n): process i of n, counted from 0, that share the work; their results add up to the whole
+    share=(0, 1),      # (i, n): process i of n, counted from 0, that share the work; their results add up to the whole. Asks for `batch`
 )->ImageBank:          # the variations alone, `parent` pointing into `bank`; black ones are left out, and counted in `meta`
     "Variations of every image of a bank"
     strengths = check_strength(strength) or getattr(prior, 'strengths', Prior.strengths) or (None,)
     if copies < 1: raise BadInput(f'copies must be at least 1, found {copies}')
     if batch < 0: raise BadInput(f'batch must be at least 0, found {batch}')
-    (rank, processes), ids, about = share, bank.id.cpu(), getattr(prior, 'about', {})
-    shards = Shards(len(bank) * copies, save, (copies, strengths, seed, batch, share, about, checksum(bank.columns())), bank.labels.device)
+    if not len(bank): raise BadInput('there are no images to vary')
+    (rank, processes), ids, about = share, bank.id.cpu(), getattr(prior, 'about', dict(prior=type(prior).__name__))
+    if processes > 1 and not batch: raise BadInput('share asks for batch, so that all processes cut the work alike')
+    shards = Shards(-(-len(bank) // processes) * copies + batch * len(strengths) + copies, save, (copies, strengths, seed, batch, share, about, checksum(bank.columns())), bank.labels.device)
     done = shards.resume()
     each = prior.bytes_each(bank.images.shape[1:]) if hasattr(prior, 'bytes_each') else 40 * bank.images[0].numel()
     asked = shards.more.get('asked') or batch or piece_size(bank.labels.device, each)
     pieces, black = Pieces(shards.more.get('batch', asked)), shards.more.get('black', 0)
     per_block = max(1, asked * len(strengths) // copies)                       # a batch of each strength
     blocks = torch.arange(len(bank)).split(per_block)[rank::processes]
+    if not blocks: return bank[:0]
     (encode, denoise), start = halves(prior), int(ids.max()) + 1
     loop = Loop(len(blocks), 'augment', start=done, folder=shards.path and shards.path.parent, images=per_block * copies)
     for step in loop:
@@ -670,16 +756,16 @@ def augment(
         for k, s in enumerate(strengths):
             j = (turn == k).nonzero()[:, 0]
             seeds = [derive(seed, 'vary', int(ids[block[p]]), int(c), s) for p, c in zip(parent[j], copy[j])]
-            if len(j): images[j] = pieces(lambda i: denoise(_rows(known, parent[j[i]]), s, seeds[i]), len(j))
+            if len(j): images[j] = pieces(lambda i: denoise(_rows(known, parent[j[i]]), s, seeds[i]), len(j)).to(images.device)
         kids = new_bank(images, bank.labels[block][parent], parent=bank.id[block][parent], **bank.meta)
         kids.id = (start + block[parent] * copies + copy).to(kids.id.device)
         seen = images.flatten(1).amax(1) > 0
         black += int((~seen).sum())
         loop.tock(); shards.add(kids[seen], loop.seconds - began, asked=asked, batch=pieces.size, black=black)
-    return _finish(shards, black, dict(stage='augment', strength=[s for s in strengths if s is not None], copies=copies, seed=seed, batch=asked, black=black, prior=type(prior).__name__) | about)
+    return _finish(shards, black, dict(stage='augment', strength=[s for s in strengths if s is not None], copies=copies, seed=seed, batch=asked, black=black) | about)
 
 def _finish(shards, black, made):
+    if not shards.pool.added: raise Diverged(f'all {black} variations came out black; a model in fp16 may overflow (try bf16 or fp32), or its safety checker blanked them (safety_checker=no)')
     kids = shards.finish(made=made)
-    if not len(kids): raise Diverged(f'all {black} variations came out black; a model in fp16 may overflow (try bf16 or fp32), or its safety checker blanked them (safety_checker=no)')
     if black: warnings.warn(f'{black} of {black + len(kids)} variations came out black and were dropped: not a number, or blanked by a safety checker')
     return kids

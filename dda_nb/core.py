@@ -116,17 +116,18 @@ def choose_speed(
     return Speed(bf16, not small, wanted and has_compiler())
 
 def compiled(
-    fn,  # takes and gives tensors
+    fn,                  # takes and gives tensors
+    dynamic:bool=False,  # one compilation for all batch sizes, rather than one for each
 ):
     "`torch.compile`, which falls back to `fn` itself, with a warning, where compiling fails"
-    fast = torch.compile(fn, dynamic=False)
-    def call(*args):
+    fast = torch.compile(fn, dynamic=dynamic)
+    def call(*args, **named):
         nonlocal fast
-        try: return fast(*args)
+        try: return fast(*args, **named)
         except torch._dynamo.exc.BackendCompilerFailed as e:
             warnings.warn(f'torch.compile failed ({str(e).splitlines()[0][:120]}); going on without it')
             fast = fn
-            return fn(*args)
+            return fn(*args, **named)
     return call
 
 # %% ../nbs/00_core.ipynb #1bfcc49b

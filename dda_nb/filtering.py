@@ -9,7 +9,8 @@ __all__ = ['TeacherEmbedder', 'ClipEmbedder', 'check_embedder', 'open_embedder',
            'view_similarity', 'choose_omega', 'same_class', 'within', 'keep_similar', 'show_similarity',
            'kept_and_dropped']
 
-# %% ../nbs/06_filtering.ipynb #c217a63f
+# %% ../nbs/06_filtering.ipynb #3f2d58a6
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,13 +20,13 @@ from .data import random_crop, to_float, to_uint8
 from .models import Classifier, load_clip, predict
 from .bank import ImageBank, tile
 
-# %% ../nbs/06_filtering.ipynb #9d3d1166
+# %% ../nbs/06_filtering.ipynb #3ce76e38
 class TeacherEmbedder:
     "The teacher's penultimate features, as unit vectors"
     def __init__(self,
         teacher:Classifier,  # frozen
         batch:int=1024,      # images at a time
-    ): self.teacher, self.batch, self.name = teacher, batch, f'teacher {checksum(teacher.net.state_dict())}'
+    ): self.teacher, self.batch, self.name = teacher, batch, f'teacher {checksum(teacher.net.state_dict(), str(teacher.moments()))}'
 
     @torch.no_grad()
     def embed(self,
@@ -35,7 +36,7 @@ class TeacherEmbedder:
         with autocast(images.device):
             return torch.cat([F.normalize(self.teacher.features(to_float(x))[1].float(), dim=1) for x in images.split(self.batch)])
 
-# %% ../nbs/06_filtering.ipynb #e3c465b3
+# %% ../nbs/06_filtering.ipynb #893fb4f0
 class ClipEmbedder:
     "OpenCLIP's image tower, as unit vectors"
     def __init__(self,
@@ -44,8 +45,8 @@ class ClipEmbedder:
         device='cpu',      # where it runs
     ):
         from open_clip.transform import PreprocessCfg, image_transform_v2
-        self.net = load_clip(model, weights).to(device)
-        self.name = f'clip {model}@{weights} {checksum(self.net.visual.state_dict())}'
+        self.net = deepcopy(load_clip(model, weights)).to(device)   # the loaded one stays where it is
+        self.name = f'clip {model}@{weights} {checksum(self.net.visual.state_dict(), str(self.net.visual.preprocess_cfg))}'
         *self.shape, self.scale = image_transform_v2(PreprocessCfg(**self.net.visual.preprocess_cfg), is_train=False).transforms
         side = self.net.visual.image_size
         self.pieces = Pieces(piece_size(device, 4 * 400 * (side[0] * side[1] if isinstance(side, (tuple, list)) else side**2), 256))
@@ -85,7 +86,16 @@ def open_embedder(
     how = check_embedder(text)
     return TeacherEmbedder(teacher) if how == ('teacher',) else ClipEmbedder(*how, device=device)
 
-# %% ../nbs/06_filtering.ipynb #fc798b10
+# %% ../nbs/06_filtering.ipynb #3db8aa63
+def _once(save, key, make):
+    "The tensors that `make` gives, from a file if it holds those of this key"
+    if save is None: return make()
+    held = load_tree(save) if Path(save).exists() else dict(key='')
+    if held['key'] != key:
+        held = make()
+        save_tree(save, held | dict(key=key))
+    return held
+
 def embed_both(
     kids:ImageBank,  # variations
     bank:ImageBank,  # holds their parents
@@ -93,10 +103,8 @@ def embed_both(
     save=None,       # file to keep them in; None keeps nothing
 )->tuple:            # float32 [N, D] of the bank and [M, D] of the variations, unit length
     "Embeddings, from the file if it holds those of these images by this embedder"
-    if save is None: return embedder.embed(bank.images), embedder.embed(kids.images)
-    key = checksum(dict(bank=bank.images, kids=kids.images), embedder.name)
-    if not Path(save).exists() or load_tree(save)['key'] != key: save_tree(save, dict(zip(('bank', 'kids'), embed_both(kids, bank, embedder)), key=key))
-    held = load_tree(save)
+    key = save and checksum(dict(bank=bank.images, kids=kids.images), embedder.name)
+    held = _once(save, key, lambda: dict(bank=embedder.embed(bank.images), kids=embedder.embed(kids.images)))
     return held['bank'].to(kids.images.device), held['kids'].to(kids.images.device)
 
 def measure(
@@ -110,7 +118,7 @@ def measure(
     parents, own = embed_both(kids, bank, embedder, save)
     return replace(kids, similarity=torch.cat([(e * parents[i]).sum(1) for e, i in zip(own.split(4096), place.split(4096))]))
 
-# %% ../nbs/06_filtering.ipynb #3eb2d60e
+# %% ../nbs/06_filtering.ipynb #eb09ad06
 _RULES = 'best:', 'views:'
 
 def check_omega(
@@ -132,10 +140,13 @@ def view_similarity(
     views:int=4,          # of each parent
     scale=(.8, 1.),       # side of a view, as a fraction of the image's
     seed:int=0,           # of the views
+    save=None,            # file to keep the result in; None keeps nothing
 )->torch.Tensor:          # float [views · N]
     "Cosine of parents with cropped views of themselves"
-    own, x = embedder.embed(bank.images), to_float(bank.images)
-    return torch.cat([(embedder.embed(to_uint8(random_crop(x, scale, rng(seed, 'view', i, device=x.device)))) * own).sum(1) for i in range(views)])
+    def make():
+        own, x = embedder.embed(bank.images), to_float(bank.images)
+        return dict(near=torch.cat([(embedder.embed(to_uint8(random_crop(x, scale, rng(seed, 'view', i, device=x.device)))) * own).sum(1) for i in range(views)]))
+    return _once(save, save and checksum(dict(bank=bank.images), f'{embedder.name} {views} {scale} {seed}'), make)['near'].to(bank.images.device)
 
 def choose_omega(
     omega,           # see `check_omega`

@@ -131,6 +131,7 @@ def coerce(
     if name == 'embedder': found = _clip_paths(found)
     if kind in (int, float) and found < _AT_LEAST.get(name, 0): raise BadInput(f'{name} must be at least {_AT_LEAST.get(name, 0)}, found {found}')
     if name == 'warmup' and found > 1: raise BadInput(f'warmup must lie in [0, 1], found {found:g}')
+    if name == 'guidance' and -1 < found < 0: raise BadInput(f'guidance must be -1, for the default, or at least 0, found {found:g}')
     if name == 'omega_max' and found > 1: raise BadInput(f'omega_max must lie in [-1, 1], found {found:g}')
     if name == 'bn_momentum' and found >= 1: raise BadInput(f'bn_momentum must lie in [0, 1), found {found:g}')
     if name in _ABOVE_ZERO and not found > 0: raise BadInput(f'{name} must be above 0, found {found:g}')
@@ -205,7 +206,7 @@ def check_variations(
 ):
     "`BadInput` or `MissingFile` if the prior or the embedder does not go with these images, can't be had, or lacks what is asked of it"
     if c.prior == 'bank': unet_levels(data.shape); check_options(PixelPrior, 'prior=bank', **prior_options(c))
-    else: check_prior(prior_folder(c.prior), data.shape, len(data.classes), c.strength, **prior_options(c))
+    else: check_prior(prior_folder(c.prior), data.shape, data.classes, c.strength, **prior_options(c))
     if c.embedder != 'teacher': load_clip(*check_embedder(c.embedder))
 
 def steps_of_batch(
@@ -360,7 +361,7 @@ def neighbours(
         other = file.parent
         try: row, theirs = read_results(other), read_config(other)
         except BadInput: continue   # of another version, or not a run
-        same = all(row.get(k) == mine[k] for k in _SAME) and (other/'teacher.txt').is_file() and (other/'teacher.txt').read_text() == teacher.read_text()
+        same = all(row.get(k) == mine[k] for k in _SAME) and teacher.is_file() and (other/'teacher.txt').is_file() and (other/'teacher.txt').read_text() == teacher.read_text()
         if theirs != c and same and not mine['commit'].endswith('+') and made_alike(theirs, c, until): yield other
 
 # %% ../nbs/08_pipeline.ipynb #0812f9ad
@@ -391,23 +392,21 @@ class Run:
         own = read_teacher(c, data) if c.teacher_weights else cached_teacher(c, data, self.device, self.state('teacher'))
         self.seconds['teacher'] = 0. if c.teacher_weights else own.notes['seconds']
         self.state('teacher').unlink(missing_ok=True)
-        note, mark = self.folder/'teacher.txt', checksum(own.net.state_dict())
-        if not note.exists(): write_file(note, mark)
-        if note.read_text() != mark: raise BadInput(f'{self.folder}: this run was begun with another teacher; choose another folder')
+        self._same_as_before('teacher', checksum(own.net.state_dict()))
         return own.to(self.device)
 
-    def _borrow(self, until, *names):
-        "Copy files that a neighbouring run has already made from all the fields before `until`, see `neighbours`"
+    def _borrow(self, until, names, fits=lambda other: True):
+        "Copy files that a neighbouring run which `fits` has already made from all the fields before `until`, see `neighbours`"
         if self.config.warmup < 1 or any((self.folder/n).exists() for n in names): return
         for other in neighbours(self.config, self.folder, until):
-            if not all((other/n).exists() for n in names): continue
+            if not all((other/n).exists() for n in names) or not fits(other): continue
             for n in names: (shutil.copytree if (other/n).is_dir() else shutil.copyfile)(other/n, self.folder/f'{n}.part')
             for n in names: (self.folder/f'{n}.part').rename(self.folder/n)
             return write_file(self.folder/'borrowed.txt', other.name)
 
     def synthesize(self, teacher)->ImageBank:
         "Step 1: the bank. In rounds the student is trained with it, and `distill` finds it"
-        self._borrow('prior', 'bank.safetensors')
+        self._borrow('prior', ['bank.safetensors'])
         file, rounds = self.file('bank'), self.config.warmup < 1
         if not file.exists() or rounds and not self.file('student').exists(): (self._rounds if rounds else self._fill)(teacher, file)
         return self._read('synthesize', file)
@@ -441,11 +440,28 @@ class Run:
         c = self.config
         return dict(batch=c.distill_batch, lr=c.distill_lr, shift=c.shift, flip=c.flip, seed=c.seed, speed=self._speeds(teacher)[1])
 
+    def _prior_mark(self):
+        "What the files of a pretrained prior are, as far as their names, sizes and times tell; `BadInput` if the run was begun with others"
+        if self.config.prior == 'bank': mark = 'bank'
+        else:
+            files = sorted(f for f in prior_folder(self.config.prior).rglob('*') if f.is_file())
+            mark = hashlib.sha256(repr([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]).encode()).hexdigest()[:16]
+        return self._same_as_before('prior', mark)
+
+    def _same_as_before(self, what, mark):
+        "The mark, noted in the run's folder; `BadInput` if another was noted there"
+        note = self.folder/f'{what}.txt'
+        if not note.exists(): write_file(note, mark)
+        if note.read_text() != mark: raise BadInput(f'{self.folder}: this run was begun with another {what}; choose another folder')
+        return mark
+
     def train_prior(self, bank):
         "Step 2: the diffusion model, trained on the bank unless the configuration names one; None if there is nothing left to vary"
         c, folder = self.config, self.folder/'prior'
         if not c.copies: return None
-        self._borrow('embedder', 'variations.safetensors', 'embeddings.safetensors', *(['prior'] if c.prior == 'bank' else []))
+        mark = self._prior_mark()
+        self._borrow('embedder', ['variations.safetensors', 'embeddings.safetensors', *(['prior'] if c.prior == 'bank' else [])],
+                     lambda other: (other/'prior.txt').is_file() and (other/'prior.txt').read_text() == mark and torch.equal(read_bank(other/'bank.safetensors')[0].images, bank.images.cpu()))
         if c.prior != 'bank': folder, self.seconds['prior'] = c.prior, 0.
         elif not folder.exists():
             prior = train_prior(bank, c.prior_steps, c.prior_batch, c.prior_lr, c.prior_width, c.denoise_steps, c.seed, save=self.state('prior'))
@@ -455,7 +471,8 @@ class Run:
             self.state('prior').unlink(missing_ok=True)
         if c.prior == 'bank': self.seconds['prior'] = json.loads((folder/'training.json').read_text())['seconds']
         if self.file('variations').exists(): return None
-        return open_prior(folder, bank.meta['classes'], tuple(bank.images.shape[1:]), self.device, c.prior_precision, c.compile == 'yes' and c.prior != 'bank', c.denoise_steps, **prior_options(c))
+        return open_prior(folder, bank.meta['classes'], tuple(bank.images.shape[1:]), self.device, compile=c.compile == 'yes' and c.prior != 'bank', denoise_steps=c.denoise_steps,
+                          **prior_options(c))
 
     def augment(self, bank, prior)->ImageBank:
         "Step 2: variations of every image; an empty bank if there are to be none"
@@ -473,7 +490,7 @@ class Run:
             self.notes['augment'] |= dict(embedder=embedder.name, seconds_filter=loop.seconds)
             kids.save(file, **self.notes['augment'])
         self.seconds['filter'], holds = self.notes['augment']['seconds_filter'], same_class(teacher, kids)
-        omega = choose_omega(c.omega, kids, holds, view_similarity(bank, embedder) if c.omega.startswith('views:') else None)
+        omega = choose_omega(c.omega, kids, holds, view_similarity(bank, embedder, save=self.file('views')) if c.omega.startswith('views:') else None)
         return kids, kids[within(kids, omega, c.omega_max, holds if c.keep_class else None)], omega
 
     def distill(self, teacher, images):
@@ -497,7 +514,8 @@ class Run:
             row = describe(self.config, self.device) | judge(student, teacher, test) | judge_bank(bank + kept, teacher, test)
             made = next((m for m in kept.meta['made'] if m['stage'] == 'augment'), {})
             borrowed = self.folder/'borrowed.txt'
-            row |= dict(borrowed=borrowed.read_text() if borrowed.exists() else '', strength_used=','.join(map(str, made.get('strength', []))), black_variations=made.get('black', 0), prior_used=', '.join(f'{k} {v}' for k, v in made.items() if k not in ('stage', 'strength', 'copies', 'seed', 'black')))
+            row |= dict(borrowed=borrowed.read_text() if borrowed.exists() else '', strength_used=','.join(map(str, made.get('strength', []))), black_variations=made.get('black', 0),
+                        prior_used=', '.join(f'{k} {v}' for k, v in made.items() if k not in ('stage', 'strength', 'copies', 'seed', 'black')))
             row |= dict(teacher_params=n_params(teacher), student_params=n_params(student), asked_images=self.config.bank_images, made_images=images_made(self.config), bank_images=len(bank),
                         kept_images=len(kept), omega_used=omega, **{f'speed_{k}': str(v) for k, v in zip(('synthesize', 'distill'), self._speeds(teacher))})
             row |= self._speed(len(bank)) | dict(rounds=rounds_of(self.config), peak_memory_mb=round(peak))

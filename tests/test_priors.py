@@ -3,6 +3,7 @@ import os, subprocess, sys
 from unittest.mock import patch
 
 import pytest, torch
+from safetensors.torch import load_file, save_file
 
 from conftest import ROOT
 from dda_nb.augmentation import augment, open_prior, prior_folder, toy_pipeline, train_prior
@@ -38,7 +39,7 @@ def opened(toys, kind, bank, steps=3): return open_prior(toys/kind, bank.meta['c
 def strength_of(prior): return .5 if prior.strengths else None
 
 
-@pytest.mark.parametrize('prior, used', [('stable-diffusion', 'StableDiffusionPrior, steps 2, guidance 7.5, scheduler DPMSolverMultistepScheduler, side 32'), ('image-variation', 'ImageVariationPrior, steps 2'),
+@pytest.mark.parametrize('prior, used', [('stable-diffusion', 'prior StableDiffusionPrior, steps 2, guidance 7.5, scheduler DPMSolverMultistepScheduler, side 32'), ('image-variation', 'ImageVariationPrior, steps 2'),
                                          ('unclip', 'ImageVariationPrior, steps 2, guidance 10'), ('pixel', 'PixelPrior, steps 2'), ('unconditional', 'PixelPrior, steps 2')])
 def test_run_with_each_prior_and_clip(command, toys, tmp_path, prior, used):
     "End to end, by relative paths, through papermill"
@@ -154,6 +155,12 @@ def test_a_hundred_thousand_variations_hold_the_bank_and_one_batch(tmp_path):
     (['prior={toys}/clip'], 'no diffusion model here'),
     (['prior=owner/model'], 'owner/model: its weights are not on this disk, and HF_HUB_OFFLINE is set; download them'),
     (['prior=no-such-folder'], 'no-such-folder: no diffusion model here; expected a folder'),
+    (['prior={toys}/stable-diffusion', 'scheduler=Eulr'], "unknown scheduler for PNDMScheduler 'Eulr'"),
+    (['prior={toys}/stable-diffusion', 'prior_side=33'], 'multiples of 4, not 33'),
+    (['prior={toys}/stable-diffusion', 'negative_prompt=x', 'guidance=1'], 'asks for guidance above 1'),
+    (['prior={toys}/pixel', 'scheduler=DDIMScheduler'], 'DDIMScheduler does not solve from any time step'),
+    (['prior={toys}/pixel', 'prior_precision=fp16'], 'PixelPrior takes no prior_precision'),
+    (['guidance=-.5'], 'guidance must be -1, for the default, or at least 0, found -0.5'),
     (['prior_precision=fp8'], "unknown precision 'fp8'"),
     (['embedder=clip'], 'embedder must be teacher, clip:MODEL@WEIGHTS or clip:FOLDER'),
     (['embedder=clip:ViT-B-33@x'], "unknown OpenCLIP model 'ViT-B-33'; did you mean"),
@@ -200,6 +207,30 @@ def test_a_model_in_the_hubs_cache_is_used_offline(toys, tmp_path, monkeypatch):
     script = 'from dda_nb.augmentation import open_prior; print(open_prior("owner/tiny", list("0123456789"), (1, 8, 8)))'
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env=os.environ | {'HF_HUB_CACHE': str(tmp_path/'hub'), 'HF_HUB_OFFLINE': '1'})
     assert done.stdout.startswith('StableDiffusionPrior(steps=10'), done.stderr
+
+
+def test_all_black_stays_an_error(toys, capsys, tmp_path):
+    "An fp16 overflow, say: the second call must not take the first one's empty result for a finished one"
+    toy_pipeline('stable-diffusion', tmp_path/'broken')
+    weights = tmp_path/'broken'/'unet'/'diffusion_pytorch_model.safetensors'
+    state = load_file(weights)
+    state['conv_out.bias'][:] = float('nan')
+    save_file(state, weights, {'format': 'pt'})
+    for _ in range(2):
+        assert dda_run(['smoke', f'prior={tmp_path/"broken"}', 'denoise_steps=1', 'copies=1', 'bank_images=10', '--no-notebook', '--out', str(tmp_path/'run')]) == 2
+        assert 'all 10 variations came out black' in capsys.readouterr().err
+
+
+def test_variations_of_another_model_or_bank_are_not_taken(toys, tmp_path, monkeypatch):
+    import dda_nb.pipeline as pipeline
+    monkeypatch.setattr(pipeline, 'commit', lambda: 'clean')
+    digits, words = load_data('digits').train.images, ['smoke', f'prior={tmp_path/"model"}', 'copies=1', 'bank_images=20', '--no-notebook']
+    train_prior(digits[:64], steps=2).save_pretrained(tmp_path/'model')
+    assert dda_run([*words, '--out', str(tmp_path/'a')]) == 0
+    train_prior(digits[:64], steps=3).save_pretrained(tmp_path/'model')
+    assert dda_run([*words, 'omega=-1', '--out', str(tmp_path/'b')]) == 0
+    a, b = (ImageBank.load(tmp_path/k/'variations.safetensors') for k in 'ab')
+    assert read_results(tmp_path/'b')['borrowed'] == 'a' and not torch.equal(a.images, b.images)   # the bank is, the variations are not
 
 
 def test_moving_omega_computes_nothing_again(toys, tmp_path, monkeypatch):
