@@ -22,12 +22,13 @@ from .core import BadInput, Diverged, Loop, MissingFile, Pieces, autocast, check
 from .data import draw, to_float, to_uint8
 from .bank import ImageBank, Shards, new_bank
 
-# %% ../nbs/05_augmentation.ipynb #340500d7
+# %% ../nbs/05_augmentation.ipynb #d78deedd
 class Prior:
     "A diffusion model that varies images; `encode` and `denoise` are its two halves"
     strengths = .3, .5, .7   # taken where none are asked for; none at all for a prior without strength
     takes = ()               # names of the options of `open_prior` that mean something to it
     about = {}               # how it was set up, for the record
+    most = 512               # images in a batch beyond which more gain nothing
 
     def encode(self,
         images:torch.Tensor,  # uint8 [B, C, H, W]
@@ -303,7 +304,7 @@ def train_prior(
     done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, (steps, batch, lr, width, seed, names), unet=unet)
     return PixelPrior(unet, scheduler, denoise_steps, done.seconds)
 
-# %% ../nbs/05_augmentation.ipynb #58407069
+# %% ../nbs/05_augmentation.ipynb #2f148484
 _EMBEDDINGS = {2: ('prompt_embeds', 'negative_prompt_embeds'), 4: ('prompt_embeds', 'negative_prompt_embeds', 'pooled_prompt_embeds', 'negative_pooled_prompt_embeds')}
 
 def _arguments(pipe): return inspect.signature(pipe.__call__).parameters
@@ -342,8 +343,8 @@ class _Latent(Prior):
         check_side(self.side, self.multiple)
         if self.side > 512: pipe.vae.enable_slicing()
         if self.side > 1024: pipe.vae.enable_tiling()
-        if net.device.type == 'cuda':
-            for m in (net, pipe.vae): m.to(memory_format=torch.channels_last)
+        for m in (net, pipe.vae): m.to(memory_format=torch.channels_last)
+        if net.device.type == 'cpu': self.most = 32   # more do not stay in a CPU's caches
         self.about = dict(prior=type(self).__name__, steps=self.steps, guidance=self.guidance, scheduler=type(pipe.scheduler).__name__, side=self.side, dtype=str(net.dtype).removeprefix('torch.'), weights=weights_mark(net))
 
     def size(self, shape):
@@ -655,7 +656,7 @@ def open_prior(
     if kind is ImageVariationPrior: return kind.from_pretrained(folder, **how)
     return kind.from_pretrained(folder, classes, negative_prompt=negative_prompt, prompts=split_prompts(prompts), **how)
 
-# %% ../nbs/05_augmentation.ipynb #e6b8659c
+# %% ../nbs/05_augmentation.ipynb #57705810
 def _tokenizer():
     "Every letter is a token"
     from transformers import CLIPTokenizer
@@ -685,7 +686,7 @@ def toy_pipeline(
                             bos_token_id=len(tokens) - 2, eos_token_id=len(tokens) - 1, pad_token_id=len(tokens) - 1)
     sight = t.CLIPVisionConfig(hidden_size=width, intermediate_size=4 * width, num_attention_heads=max(width // 64, 4), num_hidden_layers=layers, image_size=32, patch_size=8, projection_dim=width)
     with seeded(seed, 'toy'), _quietly():
-        unet = d.UNet2DConditionModel(sample_size=sample, layers_per_block=min(n - 1, 2), block_out_channels=channels, cross_attention_dim=width * (1 + xl), norm_num_groups=min(channels[0] // 2, 32), attention_head_dim=8,
+        unet = d.UNet2DConditionModel(sample_size=sample, layers_per_block=min(n - 1, 2), block_out_channels=channels, cross_attention_dim=width * (1 + xl), norm_num_groups=min(channels[0] // 2, 32), attention_head_dim=max(channels[0] // 40, 2),
                                       down_block_types=['CrossAttnDownBlock2D'] * (n - 1) + ['DownBlock2D'], up_block_types=['UpBlock2D'] + ['CrossAttnUpBlock2D'] * (n - 1), **more)
         noise = dict(beta_start=.00085, beta_end=.012, beta_schedule='scaled_linear', steps_offset=1)
         parts = dict(unet=unet, scheduler=d.LCMScheduler(**noise) if more.get('time_cond_proj_dim') else d.PNDMScheduler(**noise, skip_prk_steps=True),
@@ -702,7 +703,7 @@ def toy_pipeline(
         pipe.save_pretrained(path)
     return Path(path)
 
-# %% ../nbs/05_augmentation.ipynb #ae8c6ad4
+# %% ../nbs/05_augmentation.ipynb #1a52acec
 def check_strength(
     strength,  # one or several; none, for the prior's own
 )->tuple:
@@ -740,7 +741,7 @@ def augment(
     shards = Shards(-(-len(bank) // processes) * copies + batch * len(strengths) + copies, save, (copies, strengths, seed, batch, share, about, checksum(bank.columns())), bank.labels.device)
     done = shards.resume()
     each = prior.bytes_each(bank.images.shape[1:]) if hasattr(prior, 'bytes_each') else 40 * bank.images[0].numel()
-    asked = shards.more.get('asked') or batch or piece_size(bank.labels.device, each)
+    asked = shards.more.get('asked') or batch or piece_size(bank.labels.device, each, getattr(prior, 'most', 512))
     pieces, black = Pieces(shards.more.get('batch', asked)), shards.more.get('black', 0)
     per_block = max(1, asked * len(strengths) // copies)                       # a batch of each strength
     blocks = torch.arange(len(bank)).split(per_block)[rank::processes]
