@@ -357,7 +357,7 @@ def neighbours(
 ):
     "Finished runs beside this one, other than repetitions of it, whose first stages are the same"
     mine, teacher = describe(c, default_device() if c.device == 'auto' else c.device), folder/'teacher.txt'
-    for file in sorted(folder.parent.glob('*/results.json')):
+    for file in sorted(folder.absolute().parent.glob('*/results.json')):
         other = file.parent
         try: row, theirs = read_results(other), read_config(other)
         except BadInput: continue   # of another version, or not a run
