@@ -304,7 +304,7 @@ def train_prior(
     done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, (steps, batch, lr, width, seed, names), unet=unet)
     return PixelPrior(unet, scheduler, denoise_steps, done.seconds)
 
-# %% ../nbs/05_augmentation.ipynb #2f148484
+# %% ../nbs/05_augmentation.ipynb #655a58b6
 _EMBEDDINGS = {2: ('prompt_embeds', 'negative_prompt_embeds'), 4: ('prompt_embeds', 'negative_prompt_embeds', 'pooled_prompt_embeds', 'negative_pooled_prompt_embeds')}
 
 def _arguments(pipe): return inspect.signature(pipe.__call__).parameters
@@ -362,13 +362,22 @@ class _Latent(Prior):
         "Save the pipeline as diffusers does"
         with _quietly(): self.pipe.save_pretrained(path)
 
-    @staticmethod
-    def _load(kind, path, device, precision, scheduler, safety_checker, compile):
+    @classmethod
+    def from_pretrained(cls,
+        path,                      # a folder, see `prior_folder`
+        device='cpu',              # where it runs
+        precision:str='auto',      # see `dtype_for`
+        scheduler:str='',          # see `new_scheduler`
+        safety_checker:bool=True,  # run the one that the checkpoint brings, if it does
+        compile:bool=False,        # torch.compile of the network that denoises
+        **how,                     # further arguments of the class, by name
+    ):
+        "A prior on a pipeline that diffusers saved"
         with _readable(path):
-            pipe = kind.from_pretrained(path, torch_dtype=dtype_for(device, precision), **({} if safety_checker else dict(safety_checker=None, requires_safety_checker=False)))
+            pipe = cls.pipeline(path).from_pretrained(path, torch_dtype=dtype_for(device, precision), **({} if safety_checker else dict(safety_checker=None, requires_safety_checker=False)))
         pipe.scheduler = new_scheduler(pipe.scheduler, scheduler)
         _compile(pipe.components.get('unet') or pipe.transformer, compile)
-        with _quietly(): return pipe.to(device)
+        with _quietly(): return cls(pipe.to(device), **how)
 
 class StableDiffusionPrior(_Latent):
     "Image-to-image with Stable Diffusion and its relatives, prompted with class names"
@@ -438,22 +447,13 @@ class StableDiffusionPrior(_Latent):
             made = self.pipe(image=known['image'], generator=noises(seeds), guidance_scale=self.guidance, output_type='pt', **size, **self._schedule(strength), **self._conditions(prompts))
         return from_model(made.images, known['like'].shape[1:])
 
-    @classmethod
-    def from_pretrained(cls,
-        path,                      # a folder, see `prior_folder`
-        classes:list,              # names of the classes
-        device='cpu',              # where it runs
-        precision:str='auto',      # see `dtype_for`
-        scheduler:str='',          # see `new_scheduler`
-        safety_checker:bool=True,  # run the one that the checkpoint brings, if it does
-        compile:bool=False,        # torch.compile of the network that denoises
-        **how,                     # further arguments of the class
-    ):
-        "Any checkpoint that `AutoPipelineForImage2Image` reads"
+    @staticmethod
+    def pipeline(path):
+        "The class of diffusers that reads what lies there: any image-to-image pipeline"
         from diffusers import AutoPipelineForImage2Image
-        return cls(cls._load(AutoPipelineForImage2Image, path, device, precision, scheduler, safety_checker, compile), classes, **how)
+        return AutoPipelineForImage2Image
 
-# %% ../nbs/05_augmentation.ipynb #832ff2de
+# %% ../nbs/05_augmentation.ipynb #83af75a1
 class _Embedded(nn.Module):
     "Stands for an image encoder where the embeddings are there already"
     def __init__(self,
@@ -507,22 +507,13 @@ class ImageVariationPrior(_Latent):
         try: super().save_pretrained(path)
         finally: self.pipe.image_encoder = given
 
-    @classmethod
-    def from_pretrained(cls,
-        path,                      # a folder, see `prior_folder`
-        device='cpu',              # where it runs
-        precision:str='auto',      # see `dtype_for`
-        scheduler:str='',          # see `new_scheduler`
-        safety_checker:bool=True,  # run the one that the checkpoint brings, if it does
-        compile:bool=False,        # torch.compile of the network that denoises
-        **how,                     # further arguments of the class
-    ):
-        "A saved image-variation or unCLIP pipeline"
+    @staticmethod
+    def pipeline(path):
+        "The class of diffusers that reads what lies there"
         import diffusers
-        kind = getattr(diffusers, _VARIATIONS[pipeline_name(path)])
-        return cls(cls._load(kind, path, device, precision, scheduler, safety_checker, compile), **how)
+        return getattr(diffusers, _VARIATIONS[pipeline_name(path)])
 
-# %% ../nbs/05_augmentation.ipynb #b81eed50
+# %% ../nbs/05_augmentation.ipynb #62209999
 _VARIATIONS = dict(StableDiffusionImageVariationPipeline='StableDiffusionImageVariationPipeline', StableUnCLIPImg2ImgPipeline='StableUnCLIPImg2ImgPipeline', StableUnCLIPPipeline='StableUnCLIPImg2ImgPipeline')
 _PIXELS = 'DDPMPipeline', 'DDIMPipeline', 'PNDMPipeline'
 PRIOR_OPTIONS = dict(prior_precision='auto', guidance=-1., negative_prompt='', prompts='', scheduler='', prior_side=0, safety_checker=True)   # options at which a prior does what it does by itself
@@ -654,7 +645,7 @@ def open_prior(
     if kind is PixelPrior: return kind.from_pretrained(folder, denoise_steps, device, scheduler, compile)
     how = dict(device=device, precision=prior_precision, scheduler=scheduler, safety_checker=safety_checker, compile=compile, steps=denoise_steps, guidance=guidance, side=prior_side)
     if kind is ImageVariationPrior: return kind.from_pretrained(folder, **how)
-    return kind.from_pretrained(folder, classes, negative_prompt=negative_prompt, prompts=split_prompts(prompts), **how)
+    return kind.from_pretrained(folder, classes=classes, negative_prompt=negative_prompt, prompts=split_prompts(prompts), **how)
 
 # %% ../nbs/05_augmentation.ipynb #57705810
 def _tokenizer():
