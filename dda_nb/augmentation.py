@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, Diverged, Loop, MissingFile, Pieces, autocast, checksum, compiled, derive, has_bf16, has_compiler, minimise, nearest, piece_size, rng, seeded
+from .core import BadInput, Diverged, Loop, MissingFile, Pieces, autocast, checksum, compiled, derive, has_bf16, has_compiler, minimise, nearest, piece_size, rng, seeded, why_not
 from .data import draw, to_float, to_uint8
 from .bank import ImageBank, Shards, new_bank
 
@@ -528,17 +528,9 @@ def prior_folder(
     from diffusers import DiffusionPipeline
     try:
         with _quietly(): return Path(DiffusionPipeline.download(name, revision=revision or None))
-    except Exception as e: raise MissingFile(f'{path}: {_why_not(e)}') from None
+    except Exception as e: raise MissingFile(f'{path}: {"this model has no model_index.json, so it is no pipeline of diffusers" if type(e).__name__ == "RemoteEntryNotFoundError" else why_not(e)}') from None
 
-def _why_not(error):
-    "What to do about a download that failed"
-    chain = {type(e).__name__ for e in (error, error.__cause__, error.__context__) if e}
-    if 'GatedRepoError' in chain: return 'this model is gated; accept its terms on its page on the Hub, then say `hf auth login`'
-    if 'RepositoryNotFoundError' in chain: return 'no such model on the Hub, or a private one; check the name, or say `hf auth login`'
-    if 'RevisionNotFoundError' in chain: return 'the model has no such revision'
-    if 'RemoteEntryNotFoundError' in chain: return 'this model has no model_index.json, so it is no pipeline of diffusers'
-    why = 'HF_HUB_OFFLINE is set' if os.environ.get('HF_HUB_OFFLINE') else f'they could not be downloaded ({type(error).__name__}: {(str(error).strip() or "no more is known").splitlines()[0][:120]})'
-    return f'its weights are not on this disk, and {why}; download them where there is a network (hf download), or give the folder that holds them'
+
 
 def _config(folder, part):
     try: return json.loads((Path(folder)/part).read_text())

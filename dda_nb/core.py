@@ -8,7 +8,7 @@ Docs: https://dda-nb.github.io/dda_nb/core.html.md"""
 __all__ = ['DDAError', 'BadInput', 'MissingFile', 'Busy', 'Diverged', 'OutOfMemory', 'nearest', 'default_device', 'autocast',
            'Speed', 'has_bf16', 'has_compiler', 'choose_speed', 'compiled', 'free_memory', 'piece_size', 'Pieces',
            'derive', 'rng', 'seeded', 'make_folder', 'whole_file', 'write_file', 'checksum', 'save_tree', 'load_tree',
-           'load_weights', 'Loop', 'OneCycle', 'minimise', 'cache_folder']
+           'load_weights', 'Loop', 'OneCycle', 'minimise', 'cache_folder', 'why_not']
 
 # %% ../nbs/00_core.ipynb #e669355f
 import contextlib, difflib, hashlib, json, math, os, shutil, tempfile, time, warnings
@@ -226,6 +226,9 @@ def whole_file(
         yield beside
         with open(beside, 'rb+') as f: os.fsync(f.fileno())
         beside.replace(path)
+    except (OSError, SafetensorError) as e:
+        if not isinstance(e, OSError) and 'os error' not in str(e): raise
+        raise BadInput(f'cannot write {path}: {getattr(e, "strerror", None) or str(e).rpartition("I/O error: ")[2]}') from None
     finally: beside.unlink(missing_ok=True)
 
 def write_file(
@@ -430,3 +433,16 @@ def cache_folder()->Path:
     "Where trained teachers are kept between runs"
     import platformdirs
     return platformdirs.user_cache_path('dda_nb')
+
+# %% ../nbs/00_core.ipynb #ce8d27b3
+def why_not(
+    error,            # what a download raised
+    what:str='model', # kind of thing it was
+)->str:
+    "What to do about a download that failed"
+    chain = {type(e).__name__ for e in (error, error.__cause__, error.__context__) if e}
+    if 'GatedRepoError' in chain: return f'this {what} is gated; accept its terms on its page on the Hub, then say `hf auth login`'
+    if 'RepositoryNotFoundError' in chain: return f'no such {what} on the Hub, or a private one; check the name, or say `hf auth login`'
+    if 'RevisionNotFoundError' in chain: return f'the {what} has no such revision'
+    reason = 'HF_HUB_OFFLINE is set' if os.environ.get('HF_HUB_OFFLINE') else f'they could not be downloaded ({type(error).__name__}: {(str(error).strip() or "no more is known").splitlines()[0][:120]})'
+    return f'its files are not on this disk, and {reason}; download them where there is a network (hf download), or give the folder that holds them'
