@@ -12,14 +12,15 @@ __all__ = ['PRIOR_OPTIONS', 'Prior', 'to_model', 'from_model', 'unet_levels', 'm
            'check_prior', 'open_prior', 'toy_pipeline', 'check_strength', 'halves', 'augment']
 
 # %% ../nbs/05_augmentation.ipynb #065d95f7
-import contextlib, inspect, json, math, os, warnings
+import contextlib, inspect, json, math, warnings
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from .core import BadInput, Diverged, Loop, MissingFile, Pieces, autocast, checksum, compiled, derive, has_bf16, has_compiler, minimise, nearest, piece_size, rng, seeded, why_not
-from .data import draw, to_float, to_uint8
+from .data import draw, named, to_float, to_uint8
+from .models import training_speed
 from .bank import ImageBank, Shards, new_bank
 
 # %% ../nbs/05_augmentation.ipynb #d78deedd
@@ -291,7 +292,8 @@ def train_prior(
     images, labels, classes = (bank.images, bank.labels, bank.meta.get('classes') or range(int(bank.labels.max()) + 1)) if isinstance(bank, ImageBank) else (bank, None, None)
     if images.dtype != torch.uint8 or images.dim() != 4: raise BadInput(f'images must be uint8 [N, C, H, W], found {images.dtype} {list(images.shape)}')
     dev, names = images.device, checksum(bank.columns() if classes else dict(images=images))
-    unet, scheduler = make_unet(images.shape[1:], classes and len(classes), width, seed).to(dev), make_scheduler()
+    speed = training_speed(dev, images.shape[1:])
+    unet, scheduler = speed.arrange(make_unet(images.shape[1:], classes and len(classes), width, seed).to(dev)), make_scheduler()
     def loss(step):
         g = rng(seed, 'prior', step, device=dev)
         i = draw(len(images), batch, g)
@@ -299,9 +301,9 @@ def train_prior(
         noise = torch.randn(x.shape, generator=g, device=dev)
         t = torch.randint(1000, (batch,), generator=g, device=dev)
         a = scheduler.alphas_cumprod.to(dev)[t][:, None, None, None]
-        with autocast(dev): v = unet(a.sqrt() * x + (1 - a).sqrt() * noise, t, labels[i] if classes else None).sample
+        with speed.autocast(dev): v = unet(speed.arrange(a.sqrt() * x + (1 - a).sqrt() * noise), t, labels[i] if classes else None).sample
         return dict(mse=F.mse_loss(v.float(), a.sqrt() * noise - (1 - a).sqrt() * x))
-    done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, (steps, batch, lr, width, seed, names), unet=unet)
+    done = minimise(loss, torch.optim.AdamW(unet.parameters(), lr, fused=True), steps, 'prior', save, (steps, batch, lr, width, seed, names, str(speed)), unet=unet)
     return PixelPrior(unet, scheduler, denoise_steps, done.seconds)
 
 # %% ../nbs/05_augmentation.ipynb #655a58b6
@@ -327,7 +329,7 @@ def check_prompts(
     classes:list,   # what stands in them for {}
 ):
     "`BadInput` if classes are to be named that have no names"
-    if any('{}' in p for p in prompts) and not all(isinstance(c, str) for c in classes):
+    if any('{}' in p for p in prompts) and not named(classes):
         raise BadInput(f'prompts name the classes, and these are numbers ({classes[0]}, ...); give the teacher the names of its classes, or prompts without {{}}')
 
 class _Latent(Prior):

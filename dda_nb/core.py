@@ -8,7 +8,7 @@ Docs: https://dda-nb.github.io/dda_nb/core.html.md"""
 __all__ = ['DDAError', 'BadInput', 'MissingFile', 'Busy', 'Diverged', 'OutOfMemory', 'nearest', 'default_device', 'autocast',
            'Speed', 'has_bf16', 'has_compiler', 'choose_speed', 'compiled', 'free_memory', 'piece_size', 'Pieces',
            'derive', 'rng', 'seeded', 'make_folder', 'whole_file', 'write_file', 'checksum', 'save_tree', 'load_tree',
-           'load_weights', 'Loop', 'OneCycle', 'minimise', 'cache_folder', 'why_not']
+           'plain_names', 'load_weights', 'Loop', 'OneCycle', 'minimise', 'cache_folder', 'why_not']
 
 # %% ../nbs/00_core.ipynb #e669355f
 import contextlib, difflib, hashlib, json, math, os, shutil, tempfile, time, warnings
@@ -103,15 +103,15 @@ def has_compiler()->bool:
 def choose_speed(
     device,                # where the loop runs
     shape:tuple,           # (C, H, W) of its images
-    work:float=0.,         # multiply-adds of the loop's passes through the teacher, roughly; see `multiply_adds` in 02
+    work:float=0.,         # multiply-adds of the loop's passes through the teacher, see `multiply_adds` in 02
     precision:str='auto',  # fp32, bf16, or auto: bf16 where the device has it; on a CPU, for images of 16 pixels and more
-    compile:str='auto',    # yes, no, or auto: yes for 3e13 multiply-adds on a CPU (minutes), a hundred times as many on a GPU
+    compile:str='auto',    # yes, no, or auto: yes for 4e12 multiply-adds on a CPU (minutes), a hundred times as many on a GPU
 )->Speed:
     "What pays on this device for this much work; `BadInput` for other words"
     nearest(precision, ['auto', 'fp32', 'bf16'], 'precision'); nearest(compile, ['auto', 'yes', 'no'], 'value of compile')
     gpu, small = torch.device(device).type == 'cuda', min(shape[1:]) < 16
     bf16 = precision == 'bf16' or precision == 'auto' and (gpu or not small) and has_bf16(device)
-    wanted = compile == 'yes' or compile == 'auto' and not small and work >= (3e15 if gpu else 3e13)
+    wanted = compile == 'yes' or compile == 'auto' and not small and work >= (4e14 if gpu else 4e12)
     if compile == 'yes' and not has_compiler(): warnings.warn('compile=yes, but there is no C++ compiler here (g++ or clang++); going on without it')
     return Speed(bf16, not small, wanted and has_compiler())
 
@@ -299,10 +299,21 @@ def _state_dict(path):
     if path.suffix == '.safetensors':
         with safe_open(path, 'pt') as f: return {k: f.get_tensor(k) for k in f.keys() if not k.startswith('tree.')}
     found = torch.load(path, map_location='cpu', weights_only=True)
-    return found.get('state_dict', found) if isinstance(found, dict) else {'': found}
+    if not isinstance(found, dict): return {'': found}
+    return next((found[k] for k in _WRAPPERS if isinstance(found.get(k), dict)), found)
+
+_WRAPPERS = 'state_dict', 'model_state_dict', 'state_dict_ema', 'model', 'net'
+_PREFIXES = 'module.', '_orig_mod.', 'model.', 'net.'
+
+def plain_names(
+    state:dict,  # names → tensors
+)->dict:
+    "The same with the prefixes taken off that wrappers such as DataParallel, torch.compile and Lightning put before every name"
+    while state and (p := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), '')): state = {k.removeprefix(p): v for k, v in state.items()}
+    return state
 
 def load_weights(
-    path,  # a .safetensors file or a PyTorch checkpoint: a state dict, bare or under `state_dict`
+    path,  # a .safetensors file or a PyTorch checkpoint: a state dict, bare or under `state_dict`, `model` and the like
 )->dict:   # names → tensors, on the CPU
     "Read a state dict without running code; `BadInput` if it holds anything but tensors"
     path = Path(path)
@@ -311,7 +322,7 @@ def load_weights(
     except Exception as e: raise BadInput(f'{path}: expected a state dict of tensors, found something that cannot be read as one ({type(e).__name__})') from None
     odd = [k for k, v in found.items() if not isinstance(v, torch.Tensor) or not isinstance(k, str)] if isinstance(found, dict) else ['']
     if odd or not found: raise BadInput(f'{path}: expected a state dict of tensors, found {type(found[odd[0]]).__name__ if odd and odd[0] else "none"}{f" at {odd[0]!r}" if odd else ""}')
-    return {k.removeprefix('module.'): v for k, v in found.items()}
+    return plain_names(found)
 
 # %% ../nbs/00_core.ipynb #a9cd0400
 class Loop:

@@ -6,7 +6,8 @@ Docs: https://dda-nb.github.io/dda_nb/data.html.md"""
 
 # %% auto #0
 __all__ = ['COLUMNS', 'SPLITS', 'HUB', 'Split', 'Data', 'digits', 'check_data', 'find_folder', 'hub_folder', 'Encoded',
-           'load_data', 'named', 'to_float', 'to_uint8', 'crop', 'random_shift', 'random_crop', 'random_flip', 'draw']
+           'read_names', 'load_data', 'named', 'to_float', 'to_uint8', 'crop', 'random_shift', 'random_crop',
+           'random_flip', 'draw']
 
 # %% ../nbs/01_data.ipynb #8a17ddf5
 import hashlib, io, os, re, shutil
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch, torch.nn.functional as F
+import torch
 from .core import BadInput, MissingFile, cache_folder, load_tree, make_folder, nearest, save_tree, why_not
 
 # %% ../nbs/01_data.ipynb #7c224d06
@@ -185,7 +186,10 @@ def _mark(sources, *how):
             for f in source: h.update(f.read_bytes())
     return h.hexdigest()
 
-def _names(path):
+def read_names(
+    path,  # a text file with a name in each line
+)->list:
+    "Names of classes; `MissingFile` if the file can't be read"
     try: return [line.strip() for line in Path(path).expanduser().read_text().splitlines() if line.strip()]
     except OSError as e: raise MissingFile(f'{path}: the file of class names cannot be read ({e.strerror})') from None
 
@@ -228,7 +232,7 @@ def load_data(
     nearest(corrupt, ['refuse', 'skip'], 'value of corrupt')
     if kind == 'digits': return _plain_digits(side, class_names)
     title, sources = _sources(kind, place)
-    names = _names(class_names) if class_names else []
+    names = read_names(class_names) if class_names else []
     mark = _mark(sources, title, side, corrupt, names)
     file = make_folder(cache_folder()/'data')/f'{title}-{mark}.safetensors'
     with FileLock(f'{file}.lock'):

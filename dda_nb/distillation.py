@@ -7,15 +7,18 @@ Docs: https://dda-nb.github.io/dda_nb/distillation.html.md"""
 # %% auto #0
 __all__ = ['LAMBDAS', 'KL', 'cross_entropy', 'FeatureMatch', 'negative_cosine', 'SelfSupervised', 'Relatives', 'Distilled',
            'distillation_terms', 'check_student', 'distillation_speed', 'Distillation', 'distill', 'batches_due',
-           'distill_in_rounds', 'judge', 'judge_bank']
+           'distill_in_rounds', 'calibration_error', 'accuracy', 'judge', 'by_class', 'show_confusion', 'footprint',
+           'judge_bank']
 
 # %% ../nbs/07_distillation.ipynb #ac0360f5
+import statistics, time
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from .core import BadInput, Loop, OneCycle, Speed, checksum, choose_speed, rng, seeded
 from .data import Split, draw, random_flip, random_shift, to_float
-from .models import Classifier, Fast, multiply_adds, predict
+from .models import Classifier, Fast, multiply_adds, n_params, predict
 from .bank import ImageBank, Pool, density_coverage, diversity
 from .synthesis import Eye, Seen, Synthesis, check_pair, kl_divergence, learned, term_names
 
@@ -132,7 +135,7 @@ def distillation_speed(
     compile:str='auto',    # see `choose_speed`
 )->Speed:
     "How distillation runs both networks; compiling the teacher's forward pass gains a sixth of what it gains in synthesis"
-    return choose_speed(teacher.mean.device, teacher.shape, multiply_adds(teacher, images) / 6, precision, compile)
+    return choose_speed(teacher.mean.device, teacher.shape, images * multiply_adds(teacher) / 6, precision, compile)
 
 class Distillation:
     "A student in training, step by step, on whatever bank each step is given"
@@ -249,26 +252,86 @@ def distill_in_rounds(
     return Distilled(student.frozen(), loop.history, loop.seconds - work.seconds), pool.bank
 
 # %% ../nbs/07_distillation.ipynb #393f3067
+def calibration_error(
+    logits:torch.Tensor,  # [N, K]
+    labels:torch.Tensor,  # int64 [N]
+    bins:int=15,          # of equal width, over confidence
+)->float:                 # in [0, 1]
+    "Expected calibration error (Guo et al. 2017): distance of confidence from accuracy, bin by bin, weighted by images"
+    sure, seen = logits.float().softmax(1).max(1)
+    bin, gap = (sure * bins).long().clamp(max=bins - 1), sure - (seen == labels).float()
+    return gap.new_zeros(bins).index_add(0, bin, gap).abs().sum().item() / len(labels)
+
+def accuracy(
+    logits:torch.Tensor,  # [N, K]
+    labels:torch.Tensor,  # int64 [N]
+    k:int=1,              # how many guesses count
+)->float:                 # in [0, 1]
+    "Fraction of images whose label is among the k largest logits"
+    return (logits.topk(min(k, logits.shape[1]), 1).indices == labels[:, None]).any(1).float().mean().item()
+
 def judge(
     student:Classifier,  # trained
     teacher:Classifier,  # its teacher
     test:Split,          # real test images, looked at here and nowhere else
-)->dict:                 # `teacher_acc`, `student_acc`, `agreement`, fractions of the test images
-    "Accuracy of both and how often they agree"
-    dev = student.mean.device
-    images, labels = test.to(dev)
-    t, s = (predict(m, images).argmax(1) for m in (teacher, student))
-    return dict(teacher_acc=(t == labels).float().mean().item(), student_acc=(s == labels).float().mean().item(), agreement=(t == s).float().mean().item())
+)->dict:                 # `teacher_acc`, `teacher_top5`, `teacher_ece`, the same for the student, and `agreement`: fractions of the test images; None where there are none
+    "Accuracy and calibration of both and how often they agree"
+    images, labels = test.to(student.mean.device)
+    if not len(labels): return {f'{who}_{k}': None for who in ('teacher', 'student') for k in ('acc', 'top5', 'ece')} | dict(agreement=None)
+    t, s = (predict(m, images) for m in (teacher, student))
+    about = lambda z: dict(acc=accuracy(z, labels), top5=accuracy(z, labels, 5), ece=calibration_error(z, labels))
+    return {f'{who}_{k}': v for who, z in dict(teacher=t, student=s).items() for k, v in about(z).items()} | dict(agreement=(t.argmax(1) == s.argmax(1)).float().mean().item())
+
+def by_class(
+    models:dict,     # name → classifier
+    test:Split,      # real test images
+):                   # a pandas DataFrame, a row a class
+    "How many of each class every model recognises"
+    import pandas as pd
+    from sklearn.metrics import recall_score
+    model, y = next(iter(models.values())), test.labels.cpu()
+    ids = range(len(model.classes))
+    seen = {k: predict(m, test.images.to(m.mean.device)).argmax(1).cpu() for k, m in models.items()}
+    return pd.DataFrame({'images': y.bincount(minlength=len(ids)), **{k: recall_score(y, s, labels=ids, average=None, zero_division=float('nan')) for k, s in seen.items()}}, index=model.classes)
+
+def show_confusion(
+    model:Classifier,  # to be judged
+    test:Split,        # real test images
+    ax=None,           # matplotlib axes
+):                     # matplotlib axes
+    "Which classes it takes for which: a row a true class, as fractions of it"
+    import matplotlib.pyplot as plt
+    from sklearn.metrics import ConfusionMatrixDisplay
+    n, few = len(model.classes), len(model.classes) <= 20
+    ax = ax or plt.subplots(figsize=(5, 5))[1]
+    ConfusionMatrixDisplay.from_predictions(test.labels.cpu(), predict(model, test.images.to(model.mean.device)).argmax(1).cpu(), labels=range(n), display_labels=model.classes if few else None,
+        normalize='true', include_values=few, values_format='.2f', cmap='Blues', colorbar=False, xticks_rotation='vertical', ax=ax, text_kw=dict(fontsize=6))
+    if not few: ax.set(xticks=[], yticks=[])
+    return ax
+
+def footprint(
+    model:Classifier,  # any
+    passes:int=20,     # timed, one image each
+)->dict:               # `params`; `macs`: multiply-adds of an image; `mb`: its weights in a file; `cpu_ms`: median time of one image on this CPU with this many threads
+    "What it costs to ship and to run a network"
+    from safetensors.torch import save
+    copy = deepcopy(model).cpu().float().eval()
+    x, times = torch.rand(1, *model.shape), []
+    with torch.no_grad():
+        for _ in range(passes + 3): began = time.perf_counter(); copy(x); times.append(time.perf_counter() - began)
+    return dict(params=n_params(model), macs=multiply_adds(copy), mb=round(len(save({k: v.contiguous() for k, v in copy.net.state_dict().items()})) / 1e6, 3), cpu_ms=round(1000 * statistics.median(times[3:]), 3))
 
 def judge_bank(
     bank:ImageBank,      # images that the student learned from
     teacher:Classifier,  # its teacher
     test:Split,          # real test images
+    student=None,        # a classifier that learned from it
     most:int=256,        # images of the bank that are looked at, evenly spread; the same number makes banks comparable
-)->dict:                 # `holds`: fraction in which the teacher sees the class it was made for; `confidence`: mean; `diversity`, `density`, `coverage`
+)->dict:                 # `holds`: fraction in which the teacher sees the class it was made for; `confidence`: mean; `diversity`, `density`, `coverage`; with a student `bank_agreement`
     "How sure the teacher is of a bank, how diverse it is, and how close to real images, in the teacher's features"
     some = bank[torch.linspace(0, len(bank) - 1, min(most, len(bank))).long().to(bank.labels.device)]
-    with torch.no_grad(): features, real = (torch.cat([teacher.features(to_float(x))[1] for x in images.to(bank.labels.device).split(1024)]) for images in (some.images, test.images))
+    look = lambda images: torch.cat([teacher.features(to_float(x))[1].flatten(1) for x in images.to(bank.labels.device).split(256)])
+    with torch.no_grad(): features = look(some.images); density, coverage = density_coverage(features, look(test.images)) if len(test.labels) else (None, None)
     sure, seen = predict(teacher, some.images).softmax(1).max(1)
-    density, coverage = density_coverage(features, real)
-    return dict(holds=(seen == some.labels).float().mean().item(), confidence=sure.mean().item(), diversity=diversity(features, some.labels), density=density, coverage=coverage)
+    agree = {} if student is None else dict(bank_agreement=(predict(student, some.images).argmax(1) == seen).float().mean().item())
+    return dict(holds=(seen == some.labels).float().mean().item(), confidence=sure.mean().item(), diversity=diversity(features, some.labels), density=density, coverage=coverage) | agree

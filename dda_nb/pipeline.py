@@ -8,11 +8,11 @@ Docs: https://dda-nb.github.io/dda_nb/pipeline.html.md"""
 __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'check_config', 'check_run', 'prior_options',
            'check_variations', 'steps_of_batch', 'images_made', 'batches_before', 'batches_of', 'rounds_of',
            'what_to_optimise', 'run_name', 'run_folder', 'lock_folder', 'open_folder', 'tidy_folder', 'read_config',
-           'read_teacher', 'cached_teacher', 'made_alike', 'neighbours', 'Run', 'peak_memory', 'commit', 'arm',
-           'describe', 'read_results', 'run_all']
+           'data_of', 'read_teacher', 'warn_of_chance', 'cached_teacher', 'made_alike', 'neighbours', 'Run',
+           'peak_memory', 'commit', 'arm', 'describe', 'read_results', 'run_all']
 
 # %% ../nbs/08_pipeline.ipynb #570375ce
-import hashlib, json, math, os, platform, re, resource, shutil, subprocess
+import hashlib, json, math, os, platform, re, resource, shutil, subprocess, warnings
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib import metadata
@@ -20,25 +20,34 @@ from pathlib import Path
 
 import torch, yaml
 from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, default_device, load_tree, load_weights, make_folder, nearest, write_file)
-from .data import DATA, load_data
-from .models import load_classifier, load_clip, n_params, new_classifier, put_weights, save_classifier, train_teacher
-from .bank import ImageBank, Shards, read_bank
+from .data import Data, Split, check_data, load_data, read_names
+from .models import about_classifier, library_moments, load_classifier, load_clip, n_outputs, new_classifier, predict, put_weights, save_classifier, train_teacher, training_speed
+from .bank import ImageBank, Shards, new_bank, read_bank
 from .synthesis import (METHODS, PARAMETRISATIONS, TERMS, NoisyGenerator, Synthesis, auxiliary_task, check_teacher, check_warmup, clip_vectors, new_parametrisation, parts_of,
                               synthesis_speed, synthesis_terms, synthesize, working_methods)
 from .augmentation import PRIOR_OPTIONS, PixelPrior, augment, check_options, check_prior, check_strength, open_prior, prior_folder, train_prior, unet_levels
 from .filtering import check_embedder, check_omega, choose_omega, measure, open_embedder, same_class, view_similarity, within
-from .distillation import LAMBDAS, distill, distill_in_rounds, distillation_speed, distillation_terms, judge, judge_bank
+from .distillation import LAMBDAS, accuracy, distill, distill_in_rounds, distillation_speed, distillation_terms, footprint, judge, judge_bank
 
 # %% ../nbs/08_pipeline.ipynb #457aa36c
 @dataclass(frozen=True)
 class Config:
     "Everything that decides what a run gives"
     preset: str = ''                   # preset that the other values come from
-    data: str = 'digits'               # data set for the teacher and for judging
-    teacher: str = 'resnet14'          # teacher network
+    arm: str = ''                      # name of this run in tables; empty is told from the fields: the method, no_aug, no_filter or real
+    data: str = 'digits'               # real data for the teacher and for judging: digits, cifar10, cifar100, tiny-imagenet, parquet:FOLDER, folder:FOLDER, hub:OWNER/NAME, or none
+    side: int = 0                      # pixels that the images are resized and cropped to; 0 is the data's own size
+    corrupt: str = 'refuse'            # images of the data that can't be read: refuse, or skip and count them
+    class_names: str = ''              # file with the name of a class in each line; empty is the data's own names
+    teacher: str = 'resnet14'          # teacher network, see make_net; also timm:NAME and torchvision:NAME
     teacher_weights: str = ''          # file with your own weights for the teacher; empty trains one
+    teacher_mean: tuple = ()           # of each channel, in [0, 1], that your own weights were trained with; none given is what the file or the library says, else the data's
+    teacher_std: tuple = ()            # of each channel, likewise
     teacher_epochs: int = 60           # passes over the real training images, for the teacher
+    teacher_batch: int = 128           # images a step, for the teacher
     teacher_lr: float = .2             # teacher's peak learning rate
+    teacher_smoothing: float = 0.      # label smoothing in the teacher's training, in [0, 1)
+    teacher_ema: float = 0.            # decay of an average of its weights, a step, in [0, 1); 0 is no average
     teacher_seed: int = 0              # teacher's seed
     student: str = 'resnet8x0.5'       # student network
     method: str = 'dda'                # row of METHODS; sets what follows unless set elsewhere
@@ -87,6 +96,7 @@ class Config:
     omega: str = 'auto'                # filter: number in [-1, 1] (-1 keeps all), best:FRACTION, views:FRACTION, or auto
     omega_max: float = 1.              # filter: largest similarity, against near copies; 1 is no bound
     keep_class: bool = False           # filter: keep only what the teacher takes for the parent's class
+    real: bool = False                 # distil on the real training images instead, as an upper reference; asks for copies=0
     distill_steps: int = 3000          # optimisation steps of the student
     distill_batch: int = 128           # images a step, for the student
     distill_lr: float = .1             # student's peak learning rate
@@ -99,7 +109,7 @@ class Config:
 
 # %% ../nbs/08_pipeline.ipynb #1296872f
 _NAMES = {f.name: f for f in fields(Config)}
-_AT_LEAST = dict.fromkeys('teacher_epochs bank_images synth_batch synth_steps prior_steps prior_batch prior_width distill_steps'.split(), 1) | dict(distill_batch=2, guidance=-1, omega_max=-1)
+_AT_LEAST = dict.fromkeys('teacher_epochs teacher_batch bank_images synth_batch synth_steps prior_steps prior_batch prior_width distill_steps'.split(), 1) | dict(distill_batch=2, guidance=-1, omega_max=-1)
 _ABOVE_ZERO = 'teacher_lr synth_lr prior_lr distill_lr temperature'.split()
 
 def _path(v): return str(Path(v).expanduser().absolute()) if v else ''
@@ -127,13 +137,14 @@ def coerce(
     kind = _NAMES[nearest(name, _NAMES, 'field')].type
     try: found = {int: _int, float: _float, bool: _bool, tuple: _tuple, str: str}[kind](value)
     except (ValueError, KeyError, TypeError, OverflowError): raise BadInput(f'{name} must be {"a list of numbers" if kind is tuple else kind.__name__}, found {value!r}') from None
-    if name == 'teacher_weights' or name == 'prior' and found != 'bank' and _is_path(found): found = _path(found)
+    if name in ('teacher_weights', 'class_names') or name == 'prior' and found != 'bank' and _is_path(found): found = _path(found)
+    if name == 'data' and found.startswith(('parquet:', 'folder:')) and _is_path(place := found.partition(':')[2]): found = found.partition(':')[0] + ':' + _path(place)
     if name == 'embedder': found = _clip_paths(found)
     if kind in (int, float) and found < _AT_LEAST.get(name, 0): raise BadInput(f'{name} must be at least {_AT_LEAST.get(name, 0)}, found {found}')
     if name == 'warmup' and found > 1: raise BadInput(f'warmup must lie in [0, 1], found {found:g}')
     if name == 'guidance' and -1 < found < 0: raise BadInput(f'guidance must be -1, for the default, or at least 0, found {found:g}')
     if name == 'omega_max' and found > 1: raise BadInput(f'omega_max must lie in [-1, 1], found {found:g}')
-    if name == 'bn_momentum' and found >= 1: raise BadInput(f'bn_momentum must lie in [0, 1), found {found:g}')
+    if name in ('bn_momentum', 'teacher_smoothing', 'teacher_ema') and found >= 1: raise BadInput(f'{name} must lie in [0, 1), found {found:g}')
     if name in _ABOVE_ZERO and not found > 0: raise BadInput(f'{name} must be above 0, found {found:g}')
     return found
 
@@ -144,9 +155,9 @@ def package_folder()->Path:
     return Path(dda_nb.__file__).parent
 
 def presets()->dict:
-    "Presets by name, each a dict of values with a line `about`"
-    files = sorted((package_folder()/'presets').glob('*.yaml'))
-    return {f.stem: yaml.safe_load(f.read_text()) for f in files}
+    "Presets by name, each a dict of values with a line `about`; what the one it is `like` says holds too"
+    files = {f.stem: yaml.safe_load(f.read_text()) for f in sorted((package_folder()/'presets').glob('*.yaml'))}
+    return {name: files.get(held.pop('like', None), {}) | held for name, held in files.items() if not name.startswith('_')}
 
 def make_config(
     preset:str='digits',  # see `presets`
@@ -166,9 +177,14 @@ def check_config(
     c:Config,  # any
 ):
     "`BadInput` if the values do not go together"
-    nearest(c.data, DATA, 'data set'); nearest(c.parametrisation, PARAMETRISATIONS, 'parametrisation'); nearest(c.device, ['auto', 'cpu', 'cuda'], 'device')
+    nearest(c.corrupt, ['refuse', 'skip'], 'value of corrupt'); nearest(c.parametrisation, PARAMETRISATIONS, 'parametrisation'); nearest(c.device, ['auto', 'cpu', 'cuda'], 'device')
     nearest(c.precision, ['auto', 'fp32', 'bf16'], 'precision'); nearest(c.compile, ['auto', 'yes', 'no'], 'value of compile')
     check_omega(c.omega); check_strength(c.strength)
+    if c.data != 'none': check_data(c.data)
+    elif not c.teacher_weights or c.real: raise BadInput('data=none goes with weights of your own (teacher_weights=FILE), and not with real=yes')
+    if len(c.teacher_mean) != len(c.teacher_std): raise BadInput(f'teacher_mean has {len(c.teacher_mean)} values, teacher_std {len(c.teacher_std)}')
+    if c.teacher_mean and not c.teacher_weights: raise BadInput('teacher_mean and teacher_std go with weights of your own (teacher_weights=FILE)')
+    if c.real and (c.copies or c.warmup < 1): raise BadInput('real=yes distils on the real images alone; set copies=0 and warmup=1')
     if c.device == 'cuda' and not torch.cuda.is_available(): raise BadInput('device is cuda, but there is no GPU that PyTorch can use')
     nearest(c.prior_precision, ['auto', 'fp32', 'fp16', 'bf16'], 'precision')
     if c.prior_width % 8: raise BadInput(f'prior_width must be a multiple of 8, found {c.prior_width}')
@@ -182,9 +198,10 @@ def check_run(
     c:Config,  # what is to run
 ):
     "`BadInput` for whatever can be known to fail before anything is computed: networks, weights, sides of images, a missing prior"
-    data = load_data(c.data)
-    teacher = read_teacher(c, data) if c.teacher_weights else new_classifier(c.teacher, data, data.moments())
-    student = new_classifier(c.student, data, data.moments())
+    data = data_of(c)
+    teacher = (read_teacher(c, data) if c.teacher_weights else new_classifier(c.teacher, data, data.moments())).check()
+    student = new_classifier(c.student, data, teacher.moments()).check()
+    if c.teacher_weights: warn_of_chance(teacher, data)
     terms = synthesis_terms(asdict(c), teacher, task=auxiliary_task(asdict(c), student))
     if c.warmup == 1 and any(getattr(t, 'needs', '') == 'student' for _, t in terms):
         raise BadInput(f'a term of synthesis asks for the student, and with warmup=1 all images are made before there is one; set warmup below 1 and copies=0, or use one of: {", ".join(m for m in working_methods(teacher))}')
@@ -289,7 +306,7 @@ def open_folder(
 )->Path:
     "Make the run's folder, or check that it holds this configuration"
     folder = make_folder(folder)
-    file, mine = folder/'config.yaml', asdict(c) | {'strength': list(c.strength)}
+    file, mine = folder/'config.yaml', {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(c).items()}
     if not file.exists(): write_file(file, yaml.safe_dump(mine, sort_keys=False))
     held = _read_yaml(file)
     odd = [k for k in {**mine, **held} if mine.get(k) != held.get(k)]
@@ -314,13 +331,43 @@ def read_config(
     return make_config(**_read_yaml(file))
 
 # %% ../nbs/08_pipeline.ipynb #6c77291e
+def data_of(
+    c:Config,  # any
+)->Data:
+    "The real data; for `none` a data set without images, its classes and shape taken from the teacher's weights"
+    if c.data != 'none': return load_data(c.data, c.side, c.corrupt, c.class_names)
+    if about := about_classifier(c.teacher_weights): shape, classes = about['shape'], about['classes']
+    elif not c.side: raise BadInput('data=none: how large are the images? Set side to their pixels')
+    else:
+        shape = (len(c.teacher_mean) or 3, c.side, c.side)
+        classes = list(range(n_outputs(c.teacher, shape[0], load_weights(c.teacher_weights), c.teacher_weights)))
+    names = read_names(c.class_names) if c.class_names else classes
+    if len(names) != len(classes): raise BadInput(f'{c.class_names}: {len(names)} class names for {len(classes)} classes')
+    none = Split(torch.empty(0, *shape, dtype=torch.uint8), torch.empty(0, dtype=torch.long))
+    return Data('none', none, none, names)
+
 def read_teacher(
     c:Config,  # with `teacher_weights`
     data,      # for classes and shape
 ):
     "The user's own teacher"
-    file = Path(c.teacher_weights).expanduser()
-    return put_weights(new_classifier(c.teacher, data, data.moments()), load_weights(file), file).frozen()
+    about = about_classifier(c.teacher_weights)
+    moments = (c.teacher_mean, c.teacher_std) if c.teacher_mean else about['moments'] if about else library_moments(c.teacher)
+    if not moments and c.data == 'none': raise BadInput('data=none: what does the teacher normalise with? Set teacher_mean and teacher_std (0 and 1 for images in [0, 1])')
+    return put_weights(new_classifier(c.teacher, data, moments or data.moments()), load_weights(c.teacher_weights), c.teacher_weights).frozen()
+
+def warn_of_chance(
+    teacher,       # a classifier with weights of the user's
+    data,          # real images, of which the training split is looked at
+    most:int=256,  # images, evenly spread
+):
+    "A warning in one line where a teacher does no better than guessing: its weights, mean and std, or the order of its classes may not be what was meant"
+    images, labels = data.train
+    if not len(labels): return
+    some = torch.linspace(0, len(labels) - 1, min(most, len(labels))).long()
+    right, chance = accuracy(predict(teacher, images[some]), labels[some]), 1 / len(data.classes)
+    if right <= chance + 3 * (chance * (1 - chance) / len(some))**.5:
+        warnings.warn(f'the teacher recognises {right:.0%} of {len(some)} training images, no more than guessing; look at its weights, mean and std, and the order of the classes before spending hours')
 
 def cached_teacher(
     c:Config,   # its `teacher` fields
@@ -330,11 +377,11 @@ def cached_teacher(
 ):
     "A teacher trained on real data, taken from the cache folder if it was trained before"
     from filelock import FileLock
-    what = [c.data, c.teacher, c.teacher_epochs, c.teacher_lr, c.teacher_seed, c.shift, c.flip, str(torch.device(device).type), torch.__version__]
-    file = make_folder(cache_folder()/'teachers')/f'{c.data}-{c.teacher}-{hashlib.sha256(repr(what).encode()).hexdigest()[:8]}.safetensors'
+    what = [data.name, data.mark, c.teacher, c.teacher_epochs, c.teacher_batch, c.teacher_lr, c.teacher_smoothing, c.teacher_ema, c.teacher_seed, c.shift, c.flip, str(torch.device(device).type), str(training_speed(device, data.shape)), torch.__version__]
+    file = make_folder(cache_folder()/'teachers')/f'{data.name}-{c.teacher.replace(":", "-")}-{hashlib.sha256(repr(what).encode()).hexdigest()[:8]}.safetensors'
     with FileLock(f'{file}.lock'):
         if not file.exists():
-            model = train_teacher(data, c.teacher, c.teacher_epochs, lr=c.teacher_lr, shift=c.shift, flip=c.flip, seed=c.teacher_seed, device=device, save=save)
+            model = train_teacher(data, c.teacher, c.teacher_epochs, c.teacher_batch, c.teacher_lr, c.shift, c.flip, c.teacher_smoothing, c.teacher_ema, c.teacher_seed, device, save)
             save_classifier(file, model, seconds=model.seconds)
         return load_classifier(file).frozen()
 
@@ -346,9 +393,9 @@ def made_alike(
     b:Config,   # another
     until:str,  # the first field that does not count
 )->bool:
-    "Whether they agree in the fields before `until`, in whose order the stages come; names of preset and student do not count"
+    "Whether they agree in the fields before `until`, in whose order the stages come; names of preset, arm and student do not count"
     names = list(_NAMES)
-    return all(getattr(a, k) == getattr(b, k) for k in names[:names.index(until)] if k not in ('preset', 'student'))
+    return all(getattr(a, k) == getattr(b, k) for k in names[:names.index(until)] if k not in ('preset', 'arm', 'student'))
 
 def neighbours(
     c:Config,     # of the run that borrows
@@ -388,7 +435,7 @@ class Run:
 
     def teacher(self):
         "The trained teacher: your own, from the cache, or trained now"
-        c, data = self.config, load_data(self.config.data)
+        c, data = self.config, data_of(self.config)
         own = read_teacher(c, data) if c.teacher_weights else cached_teacher(c, data, self.device, self.state('teacher'))
         self.seconds['teacher'] = 0. if c.teacher_weights else own.notes['seconds']
         self.state('teacher').unlink(missing_ok=True)
@@ -405,11 +452,16 @@ class Run:
             return write_file(self.folder/'borrowed.txt', other.name)
 
     def synthesize(self, teacher)->ImageBank:
-        "Step 1: the bank. In rounds the student is trained with it, and `distill` finds it"
+        "Step 1: the bank. In rounds the student is trained with it, and `distill` finds it. With `real` the training images, which no file keeps"
+        if self.config.real: return self._real()
         self._borrow('prior', ['bank.safetensors'])
         file, rounds = self.file('bank'), self.config.warmup < 1
         if not file.exists() or rounds and not self.file('student').exists(): (self._rounds if rounds else self._fill)(teacher, file)
         return self._read('synthesize', file)
+
+    def _real(self):
+        data = data_of(self.config)
+        return new_bank(*data.train, classes=data.classes, made=[dict(stage='real', data=data.name)]).to(self.device)
 
     def _fill(self, teacher, file):
         c = self.config
@@ -510,13 +562,14 @@ class Run:
         "The one look at the test images, and the row of results"
         file = self.folder/'results.json'
         if not file.exists():
-            test, peak = load_data(self.config.data).test, peak_memory(self.device)   # before judging adds to it
-            row = describe(self.config, self.device) | judge(student, teacher, test) | judge_bank(bank + kept, teacher, test)
+            data, peak = data_of(self.config), peak_memory(self.device)   # before judging adds to it
+            row = describe(self.config, self.device) | dict(data_name=data.name, skipped_images=data.skipped) | judge(student, teacher, data.test) | judge_bank(bank + kept, teacher, data.test, student)
             made = next((m for m in kept.meta['made'] if m['stage'] == 'augment'), {})
             borrowed = self.folder/'borrowed.txt'
             row |= dict(borrowed=borrowed.read_text() if borrowed.exists() else '', strength_used=','.join(map(str, made.get('strength', []))), black_variations=made.get('black', 0),
                         prior_used=', '.join(f'{k} {v}' for k, v in made.items() if k not in ('stage', 'strength', 'copies', 'seed', 'black')))
-            row |= dict(teacher_params=n_params(teacher), student_params=n_params(student), asked_images=self.config.bank_images, made_images=images_made(self.config), bank_images=len(bank),
+            row |= {f'{who}_{k}': v for who, model in dict(teacher=teacher, student=student).items() for k, v in footprint(model).items()}
+            row |= dict(asked_images=self.config.bank_images, made_images=0 if self.config.real else images_made(self.config), bank_images=len(bank),
                         kept_images=len(kept), omega_used=omega, **{f'speed_{k}': str(v) for k, v in zip(('synthesize', 'distill'), self._speeds(teacher))})
             row |= self._speed(len(bank)) | dict(rounds=rounds_of(self.config), peak_memory_mb=round(peak))
             write_file(file, json.dumps(row, indent=1))
@@ -552,6 +605,7 @@ def arm(
 )->str:
     "What a run stands for in a comparison: its method, or what was taken out of it"
     row = METHODS[c.method]
+    if c.arm or c.real: return c.arm or 'real'
     if row['copies'] and not c.copies: return 'no_aug'
     return 'no_filter' if row['copies'] and check_omega(c.omega) == -1 else c.method
 

@@ -150,7 +150,7 @@ def row_text(
 )->str:
     "One result row, names above values"
     row = row | dict(seconds=sum(v for k, v in row.items() if k.startswith('seconds_')))
-    cells = [(k, f'{row[k]:.4f}' if k in _FRACTIONS else f'{row[k]:.0f}' if isinstance(row[k], float) else str(row[k])) for k in _SHOWN]
+    cells = [(k, '' if row[k] is None else f'{row[k]:.4f}' if k in _FRACTIONS else f'{row[k]:.0f}' if isinstance(row[k], float) else str(row[k])) for k in _SHOWN]
     widths = [max(map(len, c)) for c in cells]
     return '\n'.join('  '.join(f'{c[i]:>{w}}' for c, w in zip(cells, widths)) for i in (0, 1))
 

@@ -7,11 +7,11 @@ Docs: https://dda-nb.github.io/dda_nb/synthesis.html.md"""
 # %% auto #0
 __all__ = ['METHODS', 'PARAMETRISATIONS', 'TERMS', 'Seen', 'batchnorms', 'bn_inputs', 'Eye', 'FastEye', 'open_eye',
            'Parametrisation', 'Pixels', 'term_names', 'learned', 'Inversion', 'one_hot', 'bn_statistics',
-           'total_variation', 'decoder', 'Generator', 'info_nce', 'Contrastive', 'activation', 'class_balance',
-           'SharedGenerator', 'kl_each', 'kl_divergence', 'adversarial', 'decision_adversarial', 'Rotations', 'rotated',
-           'Hard', 'MetaGenerator', 'SmoothedStatistics', 'NoisyGenerator', 'seeded_vectors', 'clip_vectors',
-           'auxiliary_task', 'synthesis_terms', 'working_methods', 'check_teacher', 'check_pair', 'check_warmup',
-           'Synthesis', 'parts_of', 'synthesis_speed', 'synthesize', 'new_parametrisation']
+           'total_variation', 'WideSigmoid', 'decoder', 'Generator', 'info_nce', 'Contrastive', 'activation',
+           'class_balance', 'SharedGenerator', 'kl_each', 'kl_divergence', 'adversarial', 'decision_adversarial',
+           'Rotations', 'rotated', 'Hard', 'MetaGenerator', 'SmoothedStatistics', 'NoisyGenerator', 'seeded_vectors',
+           'clip_vectors', 'auxiliary_task', 'synthesis_terms', 'working_methods', 'check_teacher', 'check_pair',
+           'check_warmup', 'Synthesis', 'parts_of', 'synthesis_speed', 'synthesize', 'new_parametrisation']
 
 # %% ../nbs/04_synthesis.ipynb #91c68572
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from itertools import accumulate
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from .core import BadInput, Loop, Speed, checksum, choose_speed, derive, nearest, rng, seeded
-from .data import random_crop, random_shift, to_uint8
+from .data import named, random_crop, random_shift, to_uint8
 from .models import Classifier, Fast, load_clip, multiply_adds
 from .bank import ImageBank, Shards, new_bank
 
@@ -217,7 +217,7 @@ class Inversion:
 
     def step(self)->dict:
         "One step; the unweighted losses as tensors"
-        x = self.images()
+        with self.eye.speed.autocast(self.labels.device): x = self.images()
         seen = self.look(x)
         losses = [t(seen) for _, t in self.terms]
         loss = sum(w * l for (w, _), l in zip(self.terms, losses))
@@ -274,6 +274,10 @@ def total_variation(
     return sum((a - b).norm() for a, b in pairs)
 
 # %% ../nbs/04_synthesis.ipynb #e7b8d46d
+class WideSigmoid(nn.Sigmoid):
+    "A sigmoid in single precision at least: bfloat16 has fewer steps in [0, 1] than a byte"
+    def forward(self, x): return super().forward(_wide(x))
+
 def decoder(
     shape:tuple,      # (C, H, W) of the images; H and W multiples of 4
     z_size:int=256,   # dimensions of a latent code
@@ -285,7 +289,7 @@ def decoder(
     conv = lambda i, o: [nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(.2)]
     up = nn.Upsample(scale_factor=2)
     return nn.Sequential(nn.Linear(z_size, 2*width * (h//4) * (w//4)), nn.Unflatten(1, (2*width, h//4, w//4)), nn.BatchNorm2d(2*width),
-                         up, *conv(2*width, 2*width), up, *conv(2*width, width), nn.Conv2d(width, c, 3, padding=1), nn.Sigmoid())
+                         up, *conv(2*width, 2*width), up, *conv(2*width, width), nn.Conv2d(width, c, 3, padding=1), WideSigmoid())
 
 class Generator(Parametrisation):
     "A generator and its latent codes, new for each batch (Fang et al. 2021)"
@@ -522,8 +526,8 @@ def clip_vectors(
     classes:list,    # names of the classes
 )->torch.Tensor:     # float [K, D], unit length
     "Class embeddings from OpenCLIP's text tower; `BadInput` where classes have no names or the weights can't be read"
-    if not all(isinstance(c, str) for c in classes):
-        raise BadInput(f'CLIP embeds class names, and these classes are numbers ({classes[0]}, ...); use class_vectors=seeded, or a method that needs no names: {", ".join(m for m in METHODS if m != "nayer")}')
+    if not named(classes):
+        raise BadInput(f'CLIP embeds class names, and these classes are numbers or codes ({classes[0]}, ...); use class_vectors=seeded, or a method that needs no names: {", ".join(m for m in METHODS if m != "nayer")}')
     return _clip_vectors(model, weights, tuple(classes))
 
 @lru_cache(maxsize=1)
@@ -659,7 +663,7 @@ class Synthesis:
         aware = self.number >= self.warmup
         terms = self.terms if aware else _unaware(self.terms)
         labels = self.parts[self.number]
-        with seeded(self.seed, 'synthesize', self.start, self.number): self.images.start(labels, self.number)
+        with seeded(self.seed, 'synthesize', self.start, self.number): self.eye.speed.arrange(self.images.start(labels, self.number))
         return Inversion(self.eye, labels, self.images, terms, self.shift, self.student if aware else None, derive(self.seed, 'synthesize', self.start, self.number))
 
     def step(self)->dict:
@@ -711,7 +715,7 @@ def synthesis_speed(
     compile:str='auto',    # see `choose_speed`
 )->Speed:
     "How synthesis runs the teacher"
-    return choose_speed(teacher.mean.device, teacher.shape, multiply_adds(teacher, 3 * image_steps), precision, compile)
+    return choose_speed(teacher.mean.device, teacher.shape, 3 * image_steps * multiply_adds(teacher), precision, compile)
 
 # %% ../nbs/04_synthesis.ipynb #d0963237
 def synthesize(
