@@ -8,11 +8,13 @@ Docs: https://dda-nb.github.io/dda_nb/core.html.md"""
 __all__ = ['DDAError', 'BadInput', 'MissingFile', 'Busy', 'Diverged', 'OutOfMemory', 'nearest', 'default_device', 'autocast',
            'Speed', 'has_bf16', 'has_compiler', 'choose_speed', 'compiled', 'free_memory', 'piece_size', 'Pieces',
            'derive', 'rng', 'seeded', 'make_folder', 'whole_file', 'write_file', 'checksum', 'save_tree', 'load_tree',
-           'plain_names', 'load_weights', 'Loop', 'OneCycle', 'minimise', 'cache_folder', 'why_not']
+           'plain_names', 'load_weights', 'Loop', 'OneCycle', 'minimise', 'Team', 'open_team', 'cache_folder',
+           'why_not']
 
 # %% ../nbs/00_core.ipynb #e669355f
 import contextlib, difflib, hashlib, json, math, os, shutil, tempfile, time, warnings
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -336,12 +338,13 @@ class Loop:
         every:float=.5,     # seconds between two saves, at least; more where saving is slow, so that it takes a twentieth of the time at most
         log_every:int=50,   # steps between two looks at the losses
         images:int=0,       # that a step makes, if the bar is to count images
+        writes:bool=True,   # whether the state is saved, and not only read; of several processes one writes
         key='',             # names what is computed; a state saved under another key is refused
         **parts,            # what makes up the state: anything with `state_dict` and `load_state_dict`
     ):
         self.total, self.name, self.save, self.every, self.log_every, self.key, self.parts = total, name, save and Path(save), every, log_every, str(key), parts
-        self.images = images
-        self.folder = self.save.parent if self.save else folder and Path(folder)
+        self.images, self.writes = images, writes
+        self.folder = (self.save.parent if self.save else folder and Path(folder)) if writes else None
         self.step, self.seconds, self.history, self._last = start, 0., [], {}
         if self.save and self.save.exists(): self._load()
 
@@ -382,7 +385,7 @@ class Loop:
                 yield self.step
                 self.step += 1; bar.update()
                 now = self.tock()
-                if self.save and now - saved >= (self.every and max(self.every, 20 * cost)):
+                if self.save and self.writes and now - saved >= (self.every and max(self.every, 20 * cost)):
                     self._save()
                     saved = time.monotonic(); cost = saved - now
                 if now - told > 1: self._tell(); told = now
@@ -406,9 +409,10 @@ class OneCycle:
     def __init__(self,
         opt,        # optimiser; its learning rates are the peaks of the cycle
         steps:int,  # steps it will take
+        team=None,  # a `Team` whose processes each see a part of a batch
     ):
         peaks = [g['lr'] for g in opt.param_groups]
-        self.opt, self.cycle = opt, torch.optim.lr_scheduler.OneCycleLR(opt, peaks, total_steps=max(steps, 2), cycle_momentum=False)
+        self.team, self.opt, self.cycle = team or Team(), opt, torch.optim.lr_scheduler.OneCycleLR(opt, peaks, total_steps=max(steps, 2), cycle_momentum=False)
 
     def step(self,
         losses:dict,  # 0-d tensors by name, whose sum falls
@@ -416,6 +420,7 @@ class OneCycle:
         "One step of gradient descent"
         self.opt.zero_grad()
         sum(losses.values()).backward()
+        self.team.average([p.grad for g in self.opt.param_groups for p in g['params'] if p.grad is not None])
         self.opt.step(); self.cycle.step()
 
     def state_dict(self): return dict(opt=self.opt.state_dict(), cycle=self.cycle.state_dict())
@@ -438,6 +443,51 @@ def minimise(
         descent.step(losses)
         loop.log(**losses)
     return loop
+
+# %% ../nbs/00_core.ipynb #a0d78a09
+class Team:
+    "The processes that share one run"
+    def __init__(self,
+        rank:int=0,  # of this process, from 0
+        size:int=1,  # how many there are
+    ): self.rank, self.size, self.first = rank, size, rank == 0
+
+    def wait(self):
+        "Until all have come here"
+        if self.size > 1: torch.distributed.barrier()
+
+    @contextlib.contextmanager
+    def first_then_others(self):
+        "What is inside is done by the first process, and then by the others, who find its files"
+        if not self.first: self.wait()
+        yield
+        if self.first: self.wait()
+
+    def all(self,
+        value,  # anything that can be sent
+    )->list:    # one of each process, in order
+        "What every process has"
+        if self.size == 1: return [value]
+        found = [None] * self.size
+        torch.distributed.all_gather_object(found, value)
+        return found
+
+    def average(self,
+        tensors:list,  # of this process; changed in place
+    ):
+        "Their mean over all processes"
+        if self.size == 1 or not tensors: return
+        flat = torch.cat([t.flatten() for t in tensors])
+        torch.distributed.all_reduce(flat)
+        for t, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors])): t.copy_(mean.view_as(t))
+
+@lru_cache(maxsize=1)
+def open_team()->Team:
+    "The processes that `accelerate launch` started, or this one alone"
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1: return Team()
+    from accelerate import PartialState
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return Team(state.process_index, state.num_processes)
 
 # %% ../nbs/00_core.ipynb #4e7a81bf
 def cache_folder()->Path:

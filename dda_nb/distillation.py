@@ -6,21 +6,23 @@ Docs: https://dda-nb.github.io/dda_nb/distillation.html.md"""
 
 # %% auto #0
 __all__ = ['LAMBDAS', 'KL', 'cross_entropy', 'FeatureMatch', 'negative_cosine', 'SelfSupervised', 'Relatives', 'Distilled',
-           'distillation_terms', 'check_student', 'distillation_speed', 'Distillation', 'distill', 'batches_due',
-           'distill_in_rounds', 'calibration_error', 'accuracy', 'judge', 'by_class', 'show_confusion', 'footprint',
-           'judge_bank']
+           'distillation_terms', 'check_student', 'distillation_speed', 'norms_over', 'Distillation', 'distill',
+           'batches_due', 'distill_in_rounds', 'calibration_error', 'accuracy', 'judge', 'by_class', 'show_confusion',
+           'footprint', 'judge_bank', 'to_program', 'to_onnx', 'model_card', 'export_student', 'load_student']
 
 # %% ../nbs/07_distillation.ipynb #ac0360f5
 import statistics, time
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, Loop, OneCycle, Speed, checksum, choose_speed, rng, seeded
+from .core import BadInput, Loop, OneCycle, Speed, Team, checksum, choose_speed, make_folder, rng, seeded, whole_file, write_file
 from .data import Split, draw, random_flip, random_shift, to_float
-from .models import Classifier, Fast, multiply_adds, n_params, predict
+from .models import Classifier, Fast, load_classifier, multiply_adds, n_params, predict, save_classifier
 from .bank import ImageBank, Pool, density_coverage, diversity
-from .synthesis import Eye, Seen, Synthesis, check_pair, kl_divergence, learned, term_names
+from .synthesis import Eye, Seen, Synthesis, batchnorms, check_pair, kl_divergence, learned, term_names
 
 # %% ../nbs/07_distillation.ipynb #58af6020
 class KL:
@@ -137,6 +139,34 @@ def distillation_speed(
     "How distillation runs both networks; compiling the teacher's forward pass gains a sixth of what it gains in synthesis"
     return choose_speed(teacher.mean.device, teacher.shape, images * multiply_adds(teacher) / 6, precision, compile)
 
+def _norm_over(layer, team):
+    "BatchNorm's forward pass in training, with the mean and variance of all processes' parts of a batch"
+    def mean_of(t): return torch.distributed.nn.functional.all_reduce(t) / team.size
+    def forward(x):
+        if not layer.training: return F.batch_norm(x, layer.running_mean, layer.running_var, layer.weight, layer.bias, False, 0., layer.eps)
+        over, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
+        wide, n = x.float(), team.size * x.numel() // x.shape[1]
+        mean = mean_of(wide.mean(over))
+        var = mean_of((wide - mean.view(shape)).square().mean(over))
+        with torch.no_grad():
+            layer.running_mean.lerp_(mean, layer.momentum); layer.running_var.lerp_(var * n / (n - 1), layer.momentum); layer.num_batches_tracked += 1
+        y = (wide - mean.view(shape)) * (var + layer.eps).rsqrt().view(shape)
+        return (y * layer.weight.view(shape) + layer.bias.view(shape)).to(x.dtype)
+    return forward
+
+@contextmanager
+def norms_over(
+    team:Team,   # processes that each see a part of every batch
+    *nets,       # in training
+):
+    "Inside, BatchNorm layers take the statistics of the whole batch; alone they do anyway"
+    layers = [m for net in nets for m in batchnorms(net)] if team.size > 1 else []
+    try:
+        for m in layers: m.forward = _norm_over(m, team)
+        yield
+    finally:
+        for m in layers: del m.forward
+
 class Distillation:
     "A student in training, step by step, on whatever bank each step is given"
     def __init__(self,
@@ -151,6 +181,7 @@ class Distillation:
         flip:bool=False,       # random mirroring
         seed:int=0,            # of the batches
         speed:Speed=None,      # how the networks are run; None asks `distillation_speed`
+        team:Team=Team(),      # processes that share each batch, which must be a multiple of twice their number
     ):
         dev, teacher = teacher.mean.device, teacher.frozen()
         self.speed = distillation_speed(teacher, steps * batch) if speed is None else speed
@@ -159,9 +190,11 @@ class Distillation:
         self.eye = Eye(self.student, self.speed)
         self.heads, self.names = learned(terms).to(dev), term_names(terms)
         self.paired = any(getattr(t, 'wants_relatives', False) for _, t in terms)
+        self.team = team
+        if team.size > 1 and batch % (2 * team.size): raise BadInput(f'distill_batch must be a multiple of {2 * team.size} for {team.size} processes, found {batch}')
         if batch < (4 if self.paired else 2): raise BadInput(f'a batch must hold at least {4 if self.paired else 2} images for its statistics{", and it is paired" if self.paired else ""}, found {batch}')
         opt = torch.optim.SGD([*student.parameters(), *self.heads.parameters()], lr, momentum=.9, nesterov=True, weight_decay=weight_decay)
-        self.descent, self.key = OneCycle(opt, steps), (self.names, [w for w, _ in terms], steps, batch, lr, weight_decay, shift, flip, seed, str(self.speed))
+        self.descent, self.key = OneCycle(opt, steps, team), (self.names, [w for w, _ in terms], steps, batch, lr, weight_decay, shift, flip, seed, str(self.speed))
 
     def choose(self, bank, relatives, g):
         "Places of the images of one batch"
@@ -174,7 +207,8 @@ class Distillation:
         g = rng(self.seed, 'distill', number, device=bank.labels.device)
         i = self.choose(bank, relatives, g)
         x = random_shift(to_float(bank.images[i]), self.shift, g)
-        x = self.speed.arrange(random_flip(x, g) if self.flip else x)
+        x, i = ((random_flip(x, g) if self.flip else x)[self.team.rank::self.team.size], i[self.team.rank::self.team.size])
+        x = self.speed.arrange(x)
         with torch.no_grad(): t_logits, t_features = self.teacher.features(x)
         s_logits, s_features = self.eye.features(x)
         seen = Seen(x, bank.labels[i], self.teacher, t_logits, t_features, g, None, self.eye, s_logits, s_features)
@@ -191,7 +225,7 @@ def distill(
     terms:list=None,       # (weight, term) pairs; None is KL at temperature 4 alone
     steps:int=3000,        # optimisation steps
     save=None,             # file to keep the state in while it runs; remove it once the student is saved
-    **how,                 # `batch`, `lr`, `weight_decay`, `shift`, `flip`, `seed`, `speed`, as `Distillation` takes them
+    **how,                 # `batch`, `lr`, `weight_decay`, `shift`, `flip`, `seed`, `speed`, `team`, as `Distillation` takes them
 )->Distilled:
     "Train a student to answer as its teacher does"
     terms = [(1., KL())] if terms is None else terms
@@ -199,8 +233,10 @@ def distill(
     work = Distillation(student, teacher, terms, steps, **how)
     relatives = Relatives(bank) if work.paired else None
     student.train().requires_grad_(True)
-    loop = Loop(steps, 'distil', save, key=(*work.key, checksum(bank.columns())), **work.parts())
-    for step in loop: loop.log(**work.step(step, bank, relatives))
+    loop = Loop(steps, 'distil', save, key=(*work.key, checksum(bank.columns())), writes=work.team.first, **work.parts())
+    work.team.wait()   # all have read the state before the first writes the next
+    with norms_over(work.team, work.student, work.heads):
+        for step in loop: loop.log(**work.step(step, bank, relatives))
     return Distilled(student.frozen(), loop.history, loop.seconds)
 
 # %% ../nbs/07_distillation.ipynb #5603855c
@@ -335,3 +371,92 @@ def judge_bank(
     sure, seen = predict(teacher, some.images).softmax(1).max(1)
     agree = {} if student is None else dict(bank_agreement=(predict(student, some.images).argmax(1) == seen).float().mean().item())
     return dict(holds=(seen == some.labels).float().mean().item(), confidence=sure.mean().item(), diversity=diversity(features, some.labels), density=density, coverage=coverage) | agree
+
+# %% ../nbs/07_distillation.ipynb #b3367f06
+def _same(found, wanted, what):
+    "`BadInput` unless logits are the same up to rounding"
+    gap, scale = (found - wanted).abs().max().item(), wanted.abs().max().item()
+    if not gap <= 1e-4 * max(scale, 1): raise BadInput(f'{what} gives logits that differ by up to {gap:.2g}, where they reach {scale:.2g}')
+
+def _sample(model, n): return torch.rand(n, *model.shape, generator=rng(0, 'export', n))
+
+def to_program(
+    model:Classifier,  # takes images in [0, 1]
+    path,              # a .pt2 file
+):
+    "Write a `torch.export` program, for any number of images, and check it"
+    model = deepcopy(model).cpu().float().frozen()
+    program = torch.export.export(model, (_sample(model, 2),), dynamic_shapes=((torch.export.Dim.DYNAMIC,),))
+    with whole_file(path) as beside, open(beside, 'wb') as f: torch.export.save(program, f)
+    again = torch.export.load(path).module()
+    for n in (1, 5): _same(again(_sample(model, n)), model(_sample(model, n)), f'{path}: the program')
+
+def to_onnx(
+    model:Classifier,  # takes images in [0, 1]
+    path,              # an .onnx file
+):
+    "Write an ONNX model with input `images` and output `logits`, for any number of images, and check it with onnxruntime"
+    import contextlib, io, onnxruntime, warnings
+    model = deepcopy(model).cpu().float().frozen()
+    with whole_file(path) as beside, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.onnx.export(model, (_sample(model, 2),), str(beside), input_names=['images'], output_names=['logits'], dynamo=True, external_data=False,
+                          dynamic_shapes=((torch.export.Dim.DYNAMIC,),), verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    for n in (1, 5): _same(torch.from_numpy(session.run(None, {'images': _sample(model, n).numpy()})[0]), model(_sample(model, n)), f'{path}: the ONNX model')
+
+def model_card(
+    model:Classifier,  # the student
+    row:dict,          # what is known of it, as a run's `results.json` has it; what is missing is left out
+)->str:
+    "A model card: what it was distilled from, how, the numbers, and how to load it"
+    known = {k: v for k, v in row.items() if v not in (None, '', ())}
+    part = lambda title, pairs: f'\n## {title}\n\n' + '\n'.join(f'- {name}: {known[k] if not isinstance(known[k], float) else round(known[k], 4)}' for k, name in pairs.items() if k in known) + '\n'
+    c, h, w = model.shape
+    return f'''---
+library_name: pytorch
+pipeline_tag: image-classification
+tags: [knowledge-distillation, data-free, dda_nb]
+---
+
+# {model.name}, distilled without data
+
+A classifier of {len(model.classes)} classes for {c}×{h}×{w} images, made by [dda_nb](https://github.com/dda-nb/dda_nb) from a trained teacher {"and real images" if known.get("real") else "alone: its images were inverted from the teacher, and no real image was used in training it"}.
+''' + part('From what, and how', dict(teacher='teacher', data_name="teacher's data", method='method', made_images='inverted images', kept_images='variations kept', prior_used='prior', distill_steps='distillation steps', command='command',
+        seed='seed', commit='dda_nb commit', version_torch='torch', device_name='device')) + part('Numbers, on real test images', dict(
+        student_acc='accuracy', student_top5='top-5 accuracy', student_ece='expected calibration error', teacher_acc="teacher's accuracy", agreement='agreement with the teacher')) + part('Cost', dict(
+        student_params='parameters', teacher_params="teacher's parameters", student_macs='multiply-adds an image', student_mb='megabytes', student_cpu_ms='milliseconds an image on the CPU of that device')) + f'''
+## Use
+
+```python
+from dda_nb.distillation import load_student
+
+student = load_student('student.safetensors')   # takes float images in [0, 1], [N, {c}, {h}, {w}]; it normalises them itself
+student.classes[student(images).argmax(1)[0]]
+```
+
+`student.onnx` (input `images`, output `logits`) and `student.pt2` (`torch.export.load(...).module()`) take the same images and ask for nothing of dda_nb.
+
+Classes, in the order of the outputs: {", ".join(map(str, model.classes))}.
+'''
+
+def export_student(
+    model:Classifier,  # trained
+    folder,            # where to write `student.safetensors`, `student.onnx`, `student.pt2` and `README.md`
+    **row,             # what is known of it, for the card, see `model_card`
+)->Path:               # the folder
+    "Write a student in every form, each checked against the original, with a model card"
+    folder = make_folder(folder)
+    save_classifier(folder/'student.safetensors', model, **row)
+    to_onnx(model, folder/'student.onnx')
+    to_program(model, folder/'student.pt2')
+    write_file(folder/'README.md', model_card(model, row))
+    return folder
+
+def load_student(
+    path,      # a run's folder, an exported folder, or the student's .safetensors file
+    net=None,  # the architecture, for one that `make_net` does not know
+)->Classifier:
+    "A distilled student, ready to be used"
+    path = Path(path)
+    return load_classifier(path/'student.safetensors' if path.is_dir() else path, net).frozen()

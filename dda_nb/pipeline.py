@@ -9,17 +9,18 @@ __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'chec
            'check_variations', 'steps_of_batch', 'images_made', 'batches_before', 'batches_of', 'rounds_of',
            'what_to_optimise', 'run_name', 'run_folder', 'lock_folder', 'open_folder', 'tidy_folder', 'read_config',
            'data_of', 'read_teacher', 'warn_of_chance', 'cached_teacher', 'made_alike', 'neighbours', 'Run',
-           'peak_memory', 'commit', 'arm', 'describe', 'read_results', 'run_all']
+           'peak_memory', 'commit', 'arm', 'describe', 'read_results', 'run_all', 'estimate']
 
 # %% ../nbs/08_pipeline.ipynb #570375ce
-import hashlib, json, math, os, platform, re, resource, shutil, subprocess, warnings
-from dataclasses import asdict, dataclass, fields
+import contextlib, hashlib, json, math, os, platform, re, resource, shutil, subprocess, time, warnings
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from unittest.mock import patch
 
 import torch, yaml
-from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, default_device, load_tree, load_weights, make_folder, nearest, write_file)
+from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, default_device, load_tree, load_weights, make_folder, nearest, open_team, piece_size, write_file)
 from .data import Data, Split, check_data, load_data, read_names
 from .models import about_classifier, library_moments, load_classifier, load_clip, n_outputs, new_classifier, predict, put_weights, save_classifier, train_teacher, training_speed
 from .bank import ImageBank, Shards, new_bank, read_bank
@@ -27,7 +28,7 @@ from .synthesis import (METHODS, PARAMETRISATIONS, TERMS, NoisyGenerator, Synthe
                               synthesis_speed, synthesis_terms, synthesize, working_methods)
 from .augmentation import PRIOR_OPTIONS, PixelPrior, augment, check_options, check_prior, check_strength, open_prior, prior_folder, train_prior, unet_levels
 from .filtering import check_embedder, check_omega, choose_omega, measure, open_embedder, same_class, view_similarity, within
-from .distillation import LAMBDAS, accuracy, distill, distill_in_rounds, distillation_speed, distillation_terms, footprint, judge, judge_bank
+from .distillation import LAMBDAS, Distillation, accuracy, distill, distill_in_rounds, distillation_speed, distillation_terms, footprint, judge, judge_bank
 
 # %% ../nbs/08_pipeline.ipynb #457aa36c
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Config:
     seed: int = 0                      # seed of everything but the teacher
     device: str = 'auto'               # auto, cpu, cuda
     precision: str = 'auto'            # of synthesis and distillation: fp32, bf16, or auto, bf16 where the device computes in it and images are not tiny
+    streams: int = 1                   # parts of the bank that are synthesised independently of each other, so that as many processes can share them
     compile: str = 'auto'              # torch.compile of the frozen teacher: yes, no, or auto: where the run is long enough to repay it; yes compiles a pretrained prior too
     shift: int = 1                     # random shift in pixels wherever a network looks at an image
     flip: bool = False                 # random mirroring, for images where left and right are alike
@@ -109,7 +111,7 @@ class Config:
 
 # %% ../nbs/08_pipeline.ipynb #1296872f
 _NAMES = {f.name: f for f in fields(Config)}
-_AT_LEAST = dict.fromkeys('teacher_epochs teacher_batch bank_images synth_batch synth_steps prior_steps prior_batch prior_width distill_steps'.split(), 1) | dict(distill_batch=2, guidance=-1, omega_max=-1)
+_AT_LEAST = dict.fromkeys('streams teacher_epochs teacher_batch bank_images synth_batch synth_steps prior_steps prior_batch prior_width distill_steps'.split(), 1) | dict(distill_batch=2, guidance=-1, omega_max=-1)
 _ABOVE_ZERO = 'teacher_lr synth_lr prior_lr distill_lr temperature'.split()
 
 def _path(v): return str(Path(v).expanduser().absolute()) if v else ''
@@ -419,10 +421,13 @@ class Run:
         out=None,       # the run's folder; None is `run_folder(config)`
     ):
         check_run(config)
-        self.config, self.folder = config, open_folder(config, out or run_folder(config))
+        self.config, self.team = config, open_team()
+        if self.team.size > 1 and config.warmup < 1: raise BadInput(f'{config.method} works in rounds, which one process does; use dda or deepinversion with several, or launch it alone')
+        with self.team.first_then_others(): self.folder = open_folder(config, out or run_folder(config))
         self.device = default_device() if config.device == 'auto' else torch.device(config.device)
-        self.lock, self.seconds, self.notes = lock_folder(self.folder, wait=10), {}, {}
-        tidy_folder(self.folder)
+        self.seconds, self.notes = {}, {}
+        if self.team.first: self.lock = lock_folder(self.folder, wait=10); tidy_folder(self.folder)
+        self.team.wait()
 
     def file(self, name): return self.folder/f'{name}.safetensors'
     def state(self, name): return self.folder/f'{name}.ckpt'
@@ -436,10 +441,11 @@ class Run:
     def teacher(self):
         "The trained teacher: your own, from the cache, or trained now"
         c, data = self.config, data_of(self.config)
-        own = read_teacher(c, data) if c.teacher_weights else cached_teacher(c, data, self.device, self.state('teacher'))
+        with self.team.first_then_others():
+            own = read_teacher(c, data) if c.teacher_weights else cached_teacher(c, data, self.device, self.state('teacher'))
+            self.state('teacher').unlink(missing_ok=True)
+            self._same_as_before('teacher', checksum(own.net.state_dict()))
         self.seconds['teacher'] = 0. if c.teacher_weights else own.notes['seconds']
-        self.state('teacher').unlink(missing_ok=True)
-        self._same_as_before('teacher', checksum(own.net.state_dict()))
         return own.to(self.device)
 
     def _borrow(self, until, names, fits=lambda other: True):
@@ -454,7 +460,7 @@ class Run:
     def synthesize(self, teacher)->ImageBank:
         "Step 1: the bank. In rounds the student is trained with it, and `distill` finds it. With `real` the training images, which no file keeps"
         if self.config.real: return self._real()
-        self._borrow('prior', ['bank.safetensors'])
+        with self.team.first_then_others(): self._borrow('prior', ['bank.safetensors'])
         file, rounds = self.file('bank'), self.config.warmup < 1
         if not file.exists() or rounds and not self.file('student').exists(): (self._rounds if rounds else self._fill)(teacher, file)
         return self._read('synthesize', file)
@@ -464,9 +470,20 @@ class Run:
         return new_bank(*data.train, classes=data.classes, made=[dict(stage='real', data=data.name)]).to(self.device)
 
     def _fill(self, teacher, file):
-        c = self.config
-        synthesize(teacher, images_made(c), c.method, terms=synthesis_terms(asdict(c), teacher, c.seed), parametrisation=what_to_optimise(c, teacher),
-                   steps=steps_of_batch(c), batch=c.synth_batch, shift=c.shift, seed=c.seed, speed=self._speeds(teacher)[0], save=file)
+        c, team = self.config, self.team
+        ends = [images_made(c) * s // c.streams for s in range(c.streams + 1)]
+        stream = lambda a, b, save: synthesize(teacher, b - a, c.method, terms=synthesis_terms(asdict(c), teacher, c.seed), parametrisation=what_to_optimise(c, teacher),
+                   steps=steps_of_batch(c), batch=c.synth_batch, shift=c.shift, seed=c.seed, start=a, speed=self._speeds(teacher)[0], save=save)
+        if c.streams == 1 and team.size == 1: return stream(*ends, file)
+        mine, began = [], time.monotonic()
+        for s in range(team.rank, c.streams, team.size):
+            part = file.with_name(f'stream-{s}.safetensors')
+            mine.append(read_bank(part)[0].to(self.device) if part.exists() else stream(ends[s], ends[s + 1], part if team.first else None))
+        parts = sorted((b.to('cpu') for banks in team.all([b.to('cpu') for b in mine]) for b in banks), key=lambda b: int(b.id[0]))
+        if team.first:
+            sum(parts[1:], parts[0]).save(file, seconds=time.monotonic() - began)
+            for f in file.parent.glob('stream-*.safetensors'): f.unlink()
+        team.wait()
 
     def _rounds(self, teacher, file):
         c, recipe, student = self.config, asdict(self.config), self._new_student(teacher)
@@ -490,7 +507,7 @@ class Run:
 
     def _how(self, teacher):
         c = self.config
-        return dict(batch=c.distill_batch, lr=c.distill_lr, shift=c.shift, flip=c.flip, seed=c.seed, speed=self._speeds(teacher)[1])
+        return dict(batch=c.distill_batch, lr=c.distill_lr, shift=c.shift, flip=c.flip, seed=c.seed, speed=self._speeds(teacher)[1], team=self.team)
 
     def _prior_mark(self):
         "What the files of a pretrained prior are, as far as their names, sizes and times tell; `BadInput` if the run was begun with others"
@@ -509,6 +526,9 @@ class Run:
 
     def train_prior(self, bank):
         "Step 2: the diffusion model, trained on the bank unless the configuration names one; None if there is nothing left to vary"
+        with self.team.first_then_others(): return self._prior(bank)
+
+    def _prior(self, bank):
         c, folder = self.config, self.folder/'prior'
         if not c.copies: return None
         mark = self._prior_mark()
@@ -530,12 +550,30 @@ class Run:
         "Step 2: variations of every image; an empty bank if there are to be none"
         c, file = self.config, self.file('variations')
         if not c.copies: return bank[:0]
-        if not file.exists(): augment(bank, prior, c.copies, c.strength, c.seed, c.vary_batch, file)
+        done = self.team.all(file.exists())[0]
+        if not done and self.team.size == 1: augment(bank, prior, c.copies, c.strength, c.seed, c.vary_batch, file)
+        elif not done: self._share_variations(bank, prior, file)
         return self._read('augment', file)
+
+    def _share_variations(self, bank, prior, file):
+        "Each process makes a share; the first puts them together and writes them"
+        c, team, began = self.config, self.team, time.monotonic()
+        batch = team.all(c.vary_batch or piece_size(self.device, prior.bytes_each(bank.images.shape[1:]), prior.most))[0]
+        mine = augment(bank, prior, c.copies, c.strength, c.seed, batch, share=(team.rank, team.size))
+        shares = [s for s in team.all(mine.to('cpu')) if len(s)]
+        if team.first:
+            made = [s.meta['made'][0] for s in shares]
+            kids = sum(shares[1:], shares[0])
+            kids = replace(kids[kids.id.argsort()], meta=kids.meta | dict(made=[made[0] | dict(black=sum(m['black'] for m in made))]))
+            kids.save(file, seconds=time.monotonic() - began)
+        team.wait()
 
     def filter(self, kids, bank, teacher)->tuple:
         "Step 2: the variations with their similarities, those that are kept, and ω as a number"
         if not len(kids): return kids, kids, -1.
+        with self.team.first_then_others(): return self._filter(kids if self.team.first else self._read('augment', self.file('variations')), bank, teacher)
+
+    def _filter(self, kids, bank, teacher):
         c, embedder, file = self.config, open_embedder(self.config.embedder, teacher, self.device), self.file('variations')
         if self.notes['augment'].get('embedder') != embedder.name:
             for _ in (loop := Loop(1, 'filter', folder=self.folder)): kids = measure(kids, bank, embedder, self.file('embeddings'))
@@ -552,14 +590,17 @@ class Run:
             student = self._new_student(teacher)
             terms = distillation_terms(asdict(c), student, teacher, c.seed, auxiliary_task(asdict(c), student, c.seed))
             done = distill(student, teacher, images, terms, c.distill_steps, self.state('distil'), **self._how(teacher))
-            save_classifier(file, student, seconds=done.seconds)
-            self.state('distil').unlink(missing_ok=True)
+            with self.team.first_then_others():
+                if self.team.first: save_classifier(file, student, seconds=done.seconds); self.state('distil').unlink(missing_ok=True)
         student = load_classifier(file).frozen()
         self.seconds['distill'] = student.notes['seconds']
         return student.to(self.device)
 
     def judge(self, student, teacher, bank, kept, omega=None)->dict:
         "The one look at the test images, and the row of results"
+        with self.team.first_then_others(): return self._judge(student, teacher, bank, kept, omega)
+
+    def _judge(self, student, teacher, bank, kept, omega):
         file = self.folder/'results.json'
         if not file.exists():
             data, peak = data_of(self.config), peak_memory(self.device)   # before judging adds to it
@@ -619,7 +660,7 @@ def describe(
     return text | dict(arm=arm(c), command=' '.join(['dda_run', c.preset, *(f'{k}={text[k]}' for k in given)]), commit=commit(),
                        **{f'version_{p}': metadata.version(p) for p in ('dda_nb', 'torch', 'diffusers')}, version_python=platform.python_version(),
                        device_name=torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else platform.machine() + ' CPU',
-                       threads=torch.get_num_threads())
+                       threads=torch.get_num_threads(), processes=open_team().size)
 
 def read_results(
     folder,  # of a run
@@ -641,3 +682,59 @@ def run_all(
     bank = run.synthesize(teacher)
     kids, kept, omega = run.filter(run.augment(bank, run.train_prior(bank)), bank, teacher)
     return run.judge(run.distill(teacher, bank + kept), teacher, bank, kept, omega)
+
+# %% ../nbs/08_pipeline.ipynb #e912ac51
+def _trial(step, calls=3):
+    "Seconds of the fastest call but the first, and bytes that a call keeps for its backward pass"
+    kept, times = {}, []
+    def note(t): kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes(); return t
+    for i in range(calls):
+        began = time.perf_counter()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t) if i == 0 else contextlib.nullcontext(): step(i)
+        if torch.cuda.is_available(): torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return min(times[1:]), sum(kept.values())
+
+def _trials(c, data, device, small):
+    "Stage → a function of the step's number, for a batch of `small` images"
+    moments = read_teacher(c, data).moments() if c.teacher_weights else data.moments()
+    teacher, student = (new_classifier(name, data, moments).to(device) for name in (c.teacher, c.student))
+    recipe, plain = asdict(c), training_speed(device, data.shape)
+    task = auxiliary_task(recipe, student)
+    labels = torch.arange(small, device=device) % len(data.classes)
+    bank = new_bank(torch.randint(256, (small, *data.shape), dtype=torch.uint8, device=device), labels, classes=data.classes)
+    if not c.teacher_weights:
+        net, optim = (copy := new_classifier(c.teacher, data, moments).to(device)), torch.optim.SGD(copy.parameters(), .1)
+        def learn(i):
+            with plain.autocast(device): loss = torch.nn.functional.cross_entropy(net(bank.images.float() / 255).float(), labels)
+            optim.zero_grad(); loss.backward(); optim.step()
+        yield 'teacher', learn
+    if not c.real:
+        work = Synthesis(teacher, [labels], synthesis_terms(recipe, teacher, task=task), what_to_optimise(c, teacher), 10**6, c.shift, student=student if c.warmup < 1 else None, speed=plain)
+        yield 'synthesize', lambda i: work.step()
+    if c.copies:
+        if c.prior == 'bank': yield 'prior', lambda i: train_prior(bank, 1, small, c.prior_lr, c.prior_width)
+        prior = train_prior(bank, 1, 2, width=c.prior_width, denoise_steps=c.denoise_steps) if c.prior == 'bank' else open_prior(c.prior, data.classes, data.shape, device, denoise_steps=c.denoise_steps, **prior_options(c))
+        strength = (*c.strength, *prior.strengths, None)[0]
+        yield 'augment', lambda i: prior.vary(bank.images, labels, strength, list(range(small)))
+    lesson = Distillation(student.requires_grad_(True).train(), teacher, distillation_terms(recipe, student, teacher, task=task), 100, small, shift=c.shift, flip=c.flip, speed=plain)
+    yield 'distill', lambda i: lesson.step(i, bank)
+
+def estimate(
+    c:Config,  # see `make_config`
+)->list:       # a dict a stage: `stage`, `images`, `passes` of single images through its network, `seconds`, `memory_mb`
+    "What each stage would make, how long it would take on this device, and what memory"
+    check_run(c)
+    data, device = data_of(c), default_device() if c.device == 'auto' else torch.device(c.device)
+    made = 0 if c.real else images_made(c)
+    total = made + made * c.copies if not c.real else len(data.train.labels)
+    images = dict(teacher=len(data.train.labels), synthesize=made, prior=made, augment=made * c.copies, distill=total)
+    passes = dict(teacher=len(data.train.labels) * c.teacher_epochs, synthesize=made * steps_of_batch(c), prior=c.prior_steps * c.prior_batch,
+                  augment=made * c.copies, distill=c.distill_steps * c.distill_batch)
+    batch = dict(teacher=c.teacher_batch, synthesize=min(c.synth_batch, made), prior=c.prior_batch, distill=c.distill_batch)
+    small, rows = 16, []
+    for stage, step in _trials(c, data, device, small):
+        with patch.dict(os.environ, TQDM_DISABLE='1'): seconds, kept = _trial(step)
+        memory = kept * batch.get(stage, small) / small + images[stage] * math.prod(data.shape)
+        rows.append(dict(stage=stage, images=images[stage], passes=passes[stage], seconds=seconds * passes[stage] / small, memory_mb=memory / 2**20))
+    return rows
