@@ -386,7 +386,7 @@ def to_program(
 ):
     "Write a `torch.export` program, for any number of images, and check it"
     model = deepcopy(model).cpu().float().frozen()
-    program = torch.export.export(model, (_sample(model, 2),), dynamic_shapes=((torch.export.Dim.DYNAMIC,),))
+    program = torch.export.export(model, (_sample(model, 2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     with whole_file(path) as beside, open(beside, 'wb') as f: torch.export.save(program, f)
     again = torch.export.load(path).module()
     for n in (1, 5): _same(again(_sample(model, n)), model(_sample(model, n)), f'{path}: the program')
@@ -401,7 +401,7 @@ def to_onnx(
     with whole_file(path) as beside, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         torch.onnx.export(model, (_sample(model, 2),), str(beside), input_names=['images'], output_names=['logits'], dynamo=True, external_data=False,
-                          dynamic_shapes=((torch.export.Dim.DYNAMIC,),), verbose=False)
+                          dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), verbose=False)
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     for n in (1, 5): _same(torch.from_numpy(session.run(None, {'images': _sample(model, n).numpy()})[0]), model(_sample(model, n)), f'{path}: the ONNX model')
 

@@ -6,7 +6,7 @@ Docs: https://dda-nb.github.io/dda_nb/runs.html.md"""
 
 # %% auto #0
 __all__ = ['from_parameters', 'new_lines', 'draw_bars', 'progress_of', 'run_notebook', 'free_folder', 'row_text', 'estimate_text',
-           'dda_run', 'table', 'dda_table']
+           'dda_run', 'table', 'dda_table', 'dda_export']
 
 # %% ../nbs/09_runs.ipynb #9e756f1a
 import argparse, contextlib, json, os, sys, threading
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from . import core
 from .core import BadInput, DDAError, write_file
 from .synthesis import METHODS
+from .distillation import export_student, load_student
 from .pipeline import (Config, check_run, lock_folder, tidy_folder, estimate, make_config, open_folder, package_folder, presets, read_config,
                              read_results, run_all, run_folder)
 
@@ -185,6 +186,11 @@ def _compute(config, out, no_notebook):
         run_all(config, out) if no_notebook else run_notebook(config, out)
     finally: lock.release()
 
+@contextlib.contextmanager
+def _warnings_in_a_line():
+    "Inside, a warning is a line on standard error"
+    with patch('warnings.showwarning', lambda message, *_, **__: print(f'dda_run: warning: {message}', file=sys.stderr)): yield
+
 def dda_run(
     argv:list=None,  # arguments; those of the command line if None
 )->int:              # exit status: 0, 2 when something was refused or failed, 130 when stopped
@@ -194,7 +200,8 @@ def dda_run(
         config, out = _read(args)
         if args.dry_run: print(estimate_text(config, out)); return 0
         finished = (out/'results.json').exists() and (args.no_notebook or (out/'dda.ipynb').exists())
-        if not finished: check_run(config)
+        with _warnings_in_a_line():
+            if not finished: check_run(config)
         open_folder(config, out)
         if not finished: _compute(config, out, args.no_notebook)
         if core.open_team().first: _report(out, read_results(out), not finished)
@@ -229,6 +236,21 @@ def dda_table(
     p.add_argument('runs', nargs='+', type=Path, help='folders of finished runs')
     try: print(table(p.parse_args(argv).runs).to_markdown(index=False, disable_numparse=True))
     except DDAError as e: print(f'dda_table: {e}', file=sys.stderr); return 2
+    return 0
+
+def dda_export(
+    argv:list=None,  # arguments; those of the command line if None
+)->int:              # exit status
+    "A finished run's student as safetensors, ONNX and `torch.export`, with a model card"
+    p = argparse.ArgumentParser('dda_export', description="Write a finished run's student as safetensors, ONNX and torch.export, each checked against it, with a model card.")
+    p.add_argument('run', type=Path, help='folder of a finished run')
+    p.add_argument('folder', type=Path, nargs='?', help='where to write (default: export/ in the run)')
+    args = p.parse_args(argv)
+    try:
+        row = read_results(args.run)
+        folder = export_student(load_student(args.run), args.folder or args.run/'export', **row)
+    except DDAError as e: print(f'dda_export: {e}', file=sys.stderr); return 2
+    print(*(f'{f.stat().st_size / 1e6:8.2f} MB  {f}' for f in sorted(folder.iterdir())), sep='\n')
     return 0
 
 # %% ../nbs/09_runs.ipynb #ea195181
