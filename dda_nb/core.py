@@ -14,6 +14,7 @@ __all__ = ['DDAError', 'BadInput', 'MissingFile', 'Busy', 'Diverged', 'OutOfMemo
 # %% ../nbs/00_core.ipynb #e669355f
 import contextlib, difflib, hashlib, json, math, os, shutil, tempfile, time, warnings
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -324,7 +325,7 @@ def load_weights(
     except Exception as e: raise BadInput(f'{path}: expected a state dict of tensors, found something that cannot be read as one ({type(e).__name__})') from None
     odd = [k for k, v in found.items() if not isinstance(v, torch.Tensor) or not isinstance(k, str)] if isinstance(found, dict) else ['']
     if odd or not found: raise BadInput(f'{path}: expected a state dict of tensors, found {type(found[odd[0]]).__name__ if odd and odd[0] else "none"}{f" at {odd[0]!r}" if odd else ""}')
-    return plain_names(found)
+    return plain_names({k: v for k, v in found.items() if k != 'n_averaged'})   # which torch's average of weights counts
 
 # %% ../nbs/00_core.ipynb #a9cd0400
 class Loop:
@@ -486,7 +487,7 @@ def open_team()->Team:
     "The processes that `accelerate launch` started, or this one alone"
     if int(os.environ.get('WORLD_SIZE', 1)) == 1: return Team()
     from accelerate import PartialState
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))   # the first trains teacher and prior while the others wait
     return Team(state.process_index, state.num_processes)
 
 # %% ../nbs/00_core.ipynb #4e7a81bf

@@ -107,10 +107,10 @@ class Encoded(NamedTuple):
 def _first(names, known): return next((n for n in names if n in known), None)
 
 def _parquet_files(folder):
-    "Files of each split, told by how their names begin"
+    "Files of each split, as `train.parquet`, `train-00000-of-00001.parquet` or `train/0000.parquet`"
     found = {}
     for f in sorted(folder.rglob('*.parquet')):
-        if m := re.match('[a-z]+', f.name): found.setdefault(m[0], []).append(f)
+        if m := re.fullmatch(r'([a-z]+)(?:-\d.*)?\.parquet', f.name) or re.fullmatch(r'([a-z]+)/\d+\.parquet', f'{f.parent.name}/{f.name}'): found.setdefault(m[1], []).append(f)
     return found
 
 def _read_parquet(files, where):
@@ -126,21 +126,28 @@ def _read_parquet(files, where):
     return Encoded([p.get('bytes') or p.get('path') or b'' for p, _ in rows], [y for _, y in rows], known[label].names if isinstance(known[label], ClassLabel) else [])
 
 def _read_folder(folder, where):
-    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
-    try: names, numbers = find_classes(folder)
-    except FileNotFoundError: raise BadInput(f'{where}: expected a folder a class, found none in {folder}') from None
-    files = make_dataset(str(folder), numbers, IMG_EXTENSIONS, allow_empty=True)
+    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+    names = sorted(d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith('.'))
+    if not names: raise BadInput(f'{where}: expected a folder a class, found none in {folder}')
+    files = make_dataset(str(folder), {n: i for i, n in enumerate(names)}, IMG_EXTENSIONS, allow_empty=True)
     return Encoded([f for f, _ in files], [y for _, y in files], names)
 
 # %% ../nbs/01_data.ipynb #5014a2b0
+def _eight_bits(picture):
+    "The same picture as grey or RGB of a byte each; 32 bits have no agreed range and are refused"
+    import numpy as np
+    from PIL import Image
+    if picture.mode.startswith('I;16'): return Image.fromarray((np.asarray(picture) / 257).round().astype('uint8'))
+    if picture.mode in ('I', 'F'): raise ValueError('32 bits a pixel')
+    return picture.convert('L' if picture.mode in ('L', 'LA', '1') else 'RGB')
+
 def _decode(picture, side):
     "uint8 array [H, W] or [H, W, 3]; the exception if it can't be read"
     import numpy as np
     from PIL import Image, ImageOps
     try:
         with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as p:
-            p = ImageOps.exif_transpose(p)
-            p = p if p.mode == 'L' else p.convert('RGB')
+            p = _eight_bits(ImageOps.exif_transpose(p))
             return np.asarray(ImageOps.fit(p, (side, side), Image.Resampling.BICUBIC) if side else p)
     except Exception as e: return e
 
@@ -152,7 +159,7 @@ def _numbers(encoded, wanted, n_classes, where):
     return torch.tensor([encoded.labels[i] for i in wanted])
 
 def _pictures(encoded, side, corrupt, where):
-    "The images that can be read, [N, C, H, W], and their places"
+    "The images that can be read, as arrays of one size, and their places"
     with ThreadPoolExecutor() as pool: found = list(pool.map(lambda p: _decode(p, side), encoded.pictures))
     bad = [i for i, a in enumerate(found) if isinstance(a, Exception)]
     if bad and corrupt == 'refuse': raise BadInput(f'{where}: {len(bad)} of {len(found)} images cannot be read, such as {_called(encoded.pictures[bad[0]], bad[0])} ({type(found[bad[0]]).__name__}); corrupt=skip leaves them out')
@@ -160,9 +167,12 @@ def _pictures(encoded, side, corrupt, where):
     if not good: raise BadInput(f'{where}: not one image')
     sizes = sorted({found[i].shape[:2] for i in good})
     if len(sizes) > 1: raise BadInput(f'{where}: images of {len(sizes)} sizes, from {sizes[0][0]}×{sizes[0][1]} to {sizes[-1][0]}×{sizes[-1][1]}; side=32, say, makes them one')
-    grey = all(found[i].ndim == 2 for i in good)
+    return [found[i] for i in good], good
+
+def _stack(arrays, channels):
+    "uint8 [N, C, H, W]"
     as_tensor = lambda a: torch.from_numpy(a.copy())[None] if a.ndim == 2 else torch.from_numpy(a.copy()).permute(2, 0, 1)
-    return torch.stack([as_tensor(found[i]).expand(1 if grey else 3, -1, -1) for i in good]), good
+    return torch.stack([as_tensor(a).expand(channels, -1, -1) for a in arrays])
 
 def _called(picture, i): return f'number {i}' if isinstance(picture, bytes) else str(picture)
 
@@ -178,7 +188,7 @@ def _sources(kind, place):
 
 def _mark(sources, *how):
     "A checksum of files' contents, or for a folder of names, sizes and times"
-    h = hashlib.blake2b(repr(how).encode(), digest_size=8)
+    h = hashlib.blake2b(repr((2, *how)).encode(), digest_size=8)   # 2: how pictures are decoded, see `_eight_bits`
     for split, source in sources.items():
         h.update(split.encode())
         if isinstance(source, Path): h.update(repr([(str(f.relative_to(source)), f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(source.rglob('*')) if f.is_file()]).encode())
@@ -193,19 +203,25 @@ def read_names(
     try: return [line.strip() for line in Path(path).expanduser().read_text().splitlines() if line.strip()]
     except OSError as e: raise MissingFile(f'{path}: the file of class names cannot be read ({e.strerror})') from None
 
+def _counted(labels, where):
+    "Classes that have no names: 0, 1, ... without a gap"
+    there = {y for y in labels if isinstance(y, int)}
+    if not there or there != set(range(len(there))): raise BadInput(f'{where}: without class names the labels must be 0, 1, ... without gaps, found {sorted(there)[:3] + sorted(there)[-2:] if there else "none that are numbers"}')
+    return sorted(there)
+
 def _build(name, place, sources, side, corrupt, class_names, mark):
     "Decode both splits"
     encoded = {k: (_read_folder if isinstance(s, Path) else _read_parquet)(s, f'{place}, split {k}') for k, s in sources.items()}
     for k, e in encoded.items():
         if not e.pictures: raise BadInput(f'{place}, split {k}: it is empty')
-    if encoded['train'].classes != encoded['test'].classes: raise BadInput(f'{place}: the splits have different classes: {encoded["train"].classes[:5]} and {encoded["test"].classes[:5]}')
-    most = max((y for y in encoded['train'].labels if isinstance(y, int)), default=0) + 1
-    classes = class_names or encoded['train'].classes or list(range(most))
-    if class_names and len(class_names) != (n := len(encoded['train'].classes) or most): raise BadInput(f'{place}: {len(class_names)} class names for {n} classes')
-    splits, skipped = {}, 0
-    for k, e in encoded.items():
-        images, good = _pictures(e, side, corrupt, f'{place}, split {k}')
-        splits[k], skipped = Split(images, _numbers(e, good, len(classes), f'{place}, split {k}')), skipped + len(e.pictures) - len(good)
+    a, b = (e.classes for e in encoded.values())
+    if a != b: raise BadInput(f'{place}: the splits have different classes: {", ".join(map(str, sorted({*a} ^ {*b})[:5])) or "the same in another order"}')
+    own = a or _counted(encoded['train'].labels, f'{place}, split train')
+    if class_names and len(class_names) != len(own): raise BadInput(f'{place}: {len(class_names)} class names for {len(own)} classes')
+    classes, read = class_names or own, {k: _pictures(e, side, corrupt, f'{place}, split {k}') for k, e in encoded.items()}
+    channels = 3 if any(a.ndim == 3 for arrays, _ in read.values() for a in arrays) else 1
+    splits = {k: Split(_stack(arrays, channels), _numbers(encoded[k], good, len(classes), f'{place}, split {k}')) for k, (arrays, good) in read.items()}
+    skipped = sum(len(encoded[k].pictures) - len(good) for k, (_, good) in read.items())
     a, b = (tuple(s.images.shape[1:]) for s in splits.values())
     if a != b: raise BadInput(f'{place}: training images are {list(a)}, test images {list(b)}')
     return Data(name, **splits, classes=classes, skipped=skipped, mark=mark)
@@ -236,7 +252,8 @@ def load_data(
     mark = _mark(sources, title, side, corrupt, names)
     file = make_folder(cache_folder()/'data')/f'{title}-{mark}.safetensors'
     with FileLock(f'{file}.lock'):
-        if not file.exists(): _to_cache(file, _build(title, place, sources, side, corrupt, names, mark))
+        try: return _from_cache(file)
+        except BadInput: _to_cache(file, _build(title, place, sources, side, corrupt, names, mark))   # not there, or damaged
         return _from_cache(file)
 
 def _plain_digits(side, class_names):

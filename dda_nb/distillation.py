@@ -6,9 +6,10 @@ Docs: https://dda-nb.github.io/dda_nb/distillation.html.md"""
 
 # %% auto #0
 __all__ = ['LAMBDAS', 'KL', 'cross_entropy', 'FeatureMatch', 'negative_cosine', 'SelfSupervised', 'Relatives', 'Distilled',
-           'distillation_terms', 'check_student', 'distillation_speed', 'norms_over', 'Distillation', 'distill',
-           'batches_due', 'distill_in_rounds', 'calibration_error', 'accuracy', 'judge', 'by_class', 'show_confusion',
-           'footprint', 'judge_bank', 'to_program', 'to_onnx', 'model_card', 'export_student', 'load_student']
+           'distillation_terms', 'check_student', 'distillation_speed', 'check_norms', 'norms_over', 'Distillation',
+           'distill', 'batches_due', 'distill_in_rounds', 'calibration_error', 'accuracy', 'judge', 'by_class',
+           'show_confusion', 'footprint', 'judge_bank', 'to_program', 'to_onnx', 'model_card', 'export_student',
+           'load_student']
 
 # %% ../nbs/07_distillation.ipynb #ac0360f5
 import statistics, time
@@ -149,10 +150,18 @@ def _norm_over(layer, team):
         mean = mean_of(wide.mean(over))
         var = mean_of((wide - mean.view(shape)).square().mean(over))
         with torch.no_grad():
-            layer.running_mean.lerp_(mean, layer.momentum); layer.running_var.lerp_(var * n / (n - 1), layer.momentum); layer.num_batches_tracked += 1
+            layer.num_batches_tracked += 1
+            part = 1 / layer.num_batches_tracked.item() if layer.momentum is None else layer.momentum
+            layer.running_mean.lerp_(mean, part); layer.running_var.lerp_(var * n / (n - 1), part)
         y = (wide - mean.view(shape)) * (var + layer.eps).rsqrt().view(shape)
-        return (y * layer.weight.view(shape) + layer.bias.view(shape)).to(x.dtype)
+        return (y * layer.weight.view(shape) + layer.bias.view(shape) if layer.affine else y).to(x.dtype)
     return forward
+
+def check_norms(
+    layers:list,  # BatchNorm layers of a network in training
+):
+    "`BadInput` for a kind that does more than normalise, whose work several processes could not share"
+    if odd := [type(m).__name__ for m in layers if type(m).forward is not nn.modules.batchnorm._BatchNorm.forward]: raise BadInput(f'several processes cannot share layers of {odd[0]}; train this student in one process')
 
 @contextmanager
 def norms_over(
@@ -161,6 +170,7 @@ def norms_over(
 ):
     "Inside, BatchNorm layers take the statistics of the whole batch; alone they do anyway"
     layers = [m for net in nets for m in batchnorms(net)] if team.size > 1 else []
+    check_norms(layers)
     try:
         for m in layers: m.forward = _norm_over(m, team)
         yield
@@ -191,7 +201,7 @@ class Distillation:
         self.heads, self.names = learned(terms).to(dev), term_names(terms)
         self.paired = any(getattr(t, 'wants_relatives', False) for _, t in terms)
         self.team = team
-        if team.size > 1 and batch % (2 * team.size): raise BadInput(f'distill_batch must be a multiple of {2 * team.size} for {team.size} processes, found {batch}')
+
         if batch < (4 if self.paired else 2): raise BadInput(f'a batch must hold at least {4 if self.paired else 2} images for its statistics{", and it is paired" if self.paired else ""}, found {batch}')
         opt = torch.optim.SGD([*student.parameters(), *self.heads.parameters()], lr, momentum=.9, nesterov=True, weight_decay=weight_decay)
         self.descent, self.key = OneCycle(opt, steps, team), (self.names, [w for w, _ in terms], steps, batch, lr, weight_decay, shift, flip, seed, str(self.speed))
@@ -355,7 +365,7 @@ def footprint(
     x, times = torch.rand(1, *model.shape), []
     with torch.no_grad():
         for _ in range(passes + 3): began = time.perf_counter(); copy(x); times.append(time.perf_counter() - began)
-    return dict(params=n_params(model), macs=multiply_adds(copy), mb=round(len(save({k: v.contiguous() for k, v in copy.net.state_dict().items()})) / 1e6, 3), cpu_ms=round(1000 * statistics.median(times[3:]), 3))
+    return dict(params=n_params(model), macs=multiply_adds(copy), mb=round(len(save({k: v.clone().contiguous() for k, v in copy.net.state_dict().items()})) / 1e6, 3), cpu_ms=round(1000 * statistics.median(times[3:]), 3))
 
 def judge_bank(
     bank:ImageBank,      # images that the student learned from
@@ -367,7 +377,7 @@ def judge_bank(
     "How sure the teacher is of a bank, how diverse it is, and how close to real images, in the teacher's features"
     some = bank[torch.linspace(0, len(bank) - 1, min(most, len(bank))).long().to(bank.labels.device)]
     look = lambda images: torch.cat([teacher.features(to_float(x))[1].flatten(1) for x in images.to(bank.labels.device).split(256)])
-    with torch.no_grad(): features = look(some.images); density, coverage = density_coverage(features, look(test.images)) if len(test.labels) else (None, None)
+    with torch.no_grad(): features = look(some.images); density, coverage = density_coverage(features, look(test.images)) if len(test.labels) > 5 else (None, None)
     sure, seen = predict(teacher, some.images).softmax(1).max(1)
     agree = {} if student is None else dict(bank_agreement=(predict(student, some.images).argmax(1) == seen).float().mean().item())
     return dict(holds=(seen == some.labels).float().mean().item(), confidence=sure.mean().item(), diversity=diversity(features, some.labels), density=density, coverage=coverage) | agree
@@ -380,16 +390,22 @@ def _same(found, wanted, what):
 
 def _sample(model, n): return torch.rand(n, *model.shape, generator=rng(0, 'export', n))
 
+@contextmanager
+def _exportable(path):
+    try: yield
+    except Exception as e: raise BadInput(f'{path}: this network cannot be exported ({type(e).__name__}: {(str(e).strip().splitlines() or ["no more is known"])[0][:150]})') from None
+
 def to_program(
     model:Classifier,  # takes images in [0, 1]
     path,              # a .pt2 file
 ):
     "Write a `torch.export` program, for any number of images, and check it"
     model = deepcopy(model).cpu().float().frozen()
-    program = torch.export.export(model, (_sample(model, 2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    with whole_file(path) as beside, open(beside, 'wb') as f: torch.export.save(program, f)
-    again = torch.export.load(path).module()
-    for n in (1, 5): _same(again(_sample(model, n)), model(_sample(model, n)), f'{path}: the program')
+    with _exportable(path): program = torch.export.export(model, (_sample(model, 2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    with whole_file(path) as beside:
+        with open(beside, 'wb') as f: torch.export.save(program, f)
+        with open(beside, 'rb') as f: again = torch.export.load(f).module()
+        for n in (1, 5): _same(again(_sample(model, n)), model(_sample(model, n)), f'{path}: the program')
 
 def to_onnx(
     model:Classifier,  # takes images in [0, 1]
@@ -400,10 +416,10 @@ def to_onnx(
     model = deepcopy(model).cpu().float().frozen()
     with whole_file(path) as beside, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        torch.onnx.export(model, (_sample(model, 2),), str(beside), input_names=['images'], output_names=['logits'], dynamo=True, external_data=False,
+        with _exportable(path): torch.onnx.export(model, (_sample(model, 2),), str(beside), input_names=['images'], output_names=['logits'], dynamo=True, external_data=False,
                           dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    for n in (1, 5): _same(torch.from_numpy(session.run(None, {'images': _sample(model, n).numpy()})[0]), model(_sample(model, n)), f'{path}: the ONNX model')
+        session = onnxruntime.InferenceSession(beside.read_bytes(), providers=['CPUExecutionProvider'])
+        for n in (1, 5): _same(torch.from_numpy(session.run(None, {'images': _sample(model, n).numpy()})[0]), model(_sample(model, n)), f'{path}: the ONNX model')
 
 def model_card(
     model:Classifier,  # the student
@@ -411,18 +427,21 @@ def model_card(
 )->str:
     "A model card: what it was distilled from, how, the numbers, and how to load it"
     known = {k: v for k, v in row.items() if v not in (None, '', ())}
-    part = lambda title, pairs: f'\n## {title}\n\n' + '\n'.join(f'- {name}: {known[k] if not isinstance(known[k], float) else round(known[k], 4)}' for k, name in pairs.items() if k in known) + '\n'
+    part = lambda title, pairs: '' if not {*pairs} & {*known} else f'\n## {title}\n\n' + '\n'.join(f'- {name}: {known[k] if not isinstance(known[k], float) else round(known[k], 4)}' for k, name in pairs.items() if k in known) + '\n'
+    if known.get('data_name') == 'none': known.pop('data_name')
     c, h, w = model.shape
+    from_what = ('distilled on the real training images' if known.get('real') else 'distilled with images inverted from the teacher' + (', none of them real' if known.get('prior') == 'bank' or not known.get('copies') else
+                 f", varied by the pretrained diffusion model {str(known['prior']).rstrip('/').split('/')[-1]}, and no real image of its data")) if row else 'distilled from a trained teacher'
     return f'''---
 library_name: pytorch
 pipeline_tag: image-classification
-tags: [knowledge-distillation, data-free, dda_nb]
+tags: [knowledge-distillation, {"dda_nb" if known.get("real") or not row else "data-free, dda_nb"}]
 ---
 
-# {model.name}, distilled without data
+# {model.name}
 
-A classifier of {len(model.classes)} classes for {c}×{h}×{w} images, made by [dda_nb](https://github.com/dda-nb/dda_nb) from a trained teacher {"and real images" if known.get("real") else "alone: its images were inverted from the teacher, and no real image was used in training it"}.
-''' + part('From what, and how', dict(teacher='teacher', data_name="teacher's data", method='method', made_images='inverted images', kept_images='variations kept', prior_used='prior', distill_steps='distillation steps', command='command',
+A classifier of {len(model.classes)} classes for {c}×{h}×{w} images, made by [dda_nb](https://github.com/dda-nb/dda_nb): {from_what}.
+''' + part('From what, and how', dict(teacher='teacher', data_name="teacher's data", method='method', made_images='inverted images', kept_images='variations kept', prior_used='prior', distill_steps='distillation steps',
         seed='seed', commit='dda_nb commit', version_torch='torch', device_name='device')) + part('Numbers, on real test images', dict(
         student_acc='accuracy', student_top5='top-5 accuracy', student_ece='expected calibration error', teacher_acc="teacher's accuracy", agreement='agreement with the teacher')) + part('Cost', dict(
         student_params='parameters', teacher_params="teacher's parameters", student_macs='multiply-adds an image', student_mb='megabytes', student_cpu_ms='milliseconds an image on the CPU of that device')) + f'''
@@ -431,7 +450,7 @@ A classifier of {len(model.classes)} classes for {c}×{h}×{w} images, made by [
 ```python
 from dda_nb.distillation import load_student
 
-student = load_student('student.safetensors')   # takes float images in [0, 1], [N, {c}, {h}, {w}]; it normalises them itself
+student = load_student('student.safetensors'{', net=...' if model.name == 'own' else ''})   # takes float images in [0, 1], [N, {c}, {h}, {w}]; it normalises them itself
 student.classes[student(images).argmax(1)[0]]
 ```
 

@@ -222,10 +222,14 @@ class Classifier(nn.Module):
         finally:
             for m, mode in zip(self.modules(), was): m.training = mode
 
-    def check(self)->'Classifier':
+    def check(self,
+        training:bool=False,  # whether it is to be trained, and so must do it in that mode too
+    )->'Classifier':
         "Itself; `BadInput` unless it gives one row of logits an image"
+        x = torch.full((2, *self.shape), .5, device=self.mean.device)
         try:
-            with self.looked_at(): found = tuple(self(torch.full((2, *self.shape), .5, device=self.mean.device)).shape)
+            with self.looked_at(): found = tuple(self(x).shape)
+            if training and not isinstance(deepcopy(self).train()(x), torch.Tensor): raise TypeError('in training it gives more than logits')
         except Exception as e: raise BadInput(f'{self.name} does not take images {list(self.shape)}: {(str(e).splitlines() or [type(e).__name__])[0][:150]}') from None
         if found != (2, len(self.classes)): raise BadInput(f'{self.name} gives {list(found)} for 2 images and {len(self.classes)} classes')
         return self
@@ -265,7 +269,7 @@ def save_classifier(
     "Save weights and all that belongs to them"
     about = dict(name=model.name, classes=model.classes, shape=list(model.shape),
                  moments=list(model.moments()), notes=notes)
-    save_tree(path, model.net.state_dict() | dict(classifier=about))
+    save_tree(path, {k: v.clone() for k, v in model.net.state_dict().items()} | dict(classifier=about))   # layers may share weights
 
 def about_classifier(
     path,  # a file of weights
@@ -296,7 +300,7 @@ def put_weights(
 )->Classifier:
     "Put weights into a classifier; `BadInput` names the first layer that does not fit"
     state, own = plain_names(state), dict(zip(plain_names(model.net.state_dict()), model.net.state_dict().items()))
-    head = next(k for k, (_, t) in own.items() if t is model.head.weight.data or t.data_ptr() == model.head.weight.data_ptr())
+    head = next((k for k, (_, t) in own.items() if t.data_ptr() == model.head.weight.data_ptr()), None)
     if head in state and len(state[head]) != len(model.classes):
         raise BadInput(f'{source}: weights for {len(state[head])} classes, but there are {len(model.classes)}: {", ".join(map(str, model.classes[:10]))}')
     for k in [*own, *state]:
@@ -360,7 +364,7 @@ def train_teacher(
 )->Classifier:             # frozen; `seconds` is what training took
     "Train a classifier on real data, as the owner of a teacher once did"
     speed = training_speed(device, data.shape)
-    model = speed.arrange(new_classifier(net, data, data.moments(), seed).check().to(device)).train()
+    model = speed.arrange(new_classifier(net, data, data.moments(), seed).check(training=True).to(device)).train()
     mean = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema), use_buffers=True) if ema else None
     images, labels = data.train.to(device)
     def loss(step):
@@ -371,7 +375,7 @@ def train_teacher(
         with speed.autocast(device): logits = model(speed.arrange(random_flip(x, g) if flip else x))
         return dict(cross_entropy=F.cross_entropy(logits.float(), labels[i], label_smoothing=smoothing))
     opt = torch.optim.SGD(model.parameters(), lr, momentum=.9, nesterov=True, weight_decay=5e-4)
-    key = data.name, net, epochs, batch, lr, shift, flip, seed, smoothing, ema, str(speed)
+    key = data.name, data.mark, net, epochs, batch, lr, shift, flip, seed, smoothing, ema, str(speed)
     done = minimise(loss, opt, -(-len(labels) * epochs // batch), 'teacher', save, key, net=model, **(dict(mean=mean) if ema else {}))
     if mean: mean.update_parameters(model); model = mean.module
     model.seconds = done.seconds

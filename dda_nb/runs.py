@@ -166,7 +166,7 @@ def estimate_text(
     total = rows['seconds'].sum()
     kind = 'cuda' if config.device != 'cpu' and core.default_device().type == 'cuda' else 'cpu'
     return '\n'.join([f'{config.preset}: {config.method}, {config.teacher} to {config.student}, {config.data}; device {kind}; would go to {out}',
-                      rows.to_string(index=False), f'about {total / 60:.1f} minutes in all, torch.compile and cached stages (a teacher trained before) left out'])
+                      rows.to_string(index=False), f'about {total / 60:.1f} minutes in all, to an order of magnitude: scaled up from three steps of each stage, without torch.compile'])
 
 def _report(out, row, ran):
     where = lambda p: os.path.relpath(p) if p.is_relative_to(Path.cwd()) else str(p)
@@ -202,7 +202,7 @@ def dda_run(
         finished = (out/'results.json').exists() and (args.no_notebook or (out/'dda.ipynb').exists())
         with _warnings_in_a_line():
             if not finished: check_run(config)
-        open_folder(config, out)
+        if core.open_team().first: open_folder(config, out)
         if not finished: _compute(config, out, args.no_notebook)
         if core.open_team().first: _report(out, read_results(out), not finished)
         return 0
@@ -223,6 +223,7 @@ def table(
     rows = pd.DataFrame([r if isinstance(r, dict) else read_results(r) for r in runs])
     names = [k for k in Config.__dataclass_fields__ if k not in ('seed', 'teacher_seed', 'teacher_weights')]
     by = [k for k in names if k in rows and rows[k].astype(str).nunique() > 1] or ['arm']
+    rows = rows.assign(**{k: pd.to_numeric(rows[k]) for k in values})   # None where there was no real image to judge with
     rows['seconds'] = rows[[k for k in rows if k.startswith('seconds_')]].sum(axis=1)
     text = lambda x: f'{x.mean():.4f} ± {x.std(ddof=1) if len(x) > 1 else float("nan"):.4f}' if x.name in _FRACTIONS else f'{x.mean():.0f}'
     groups = rows.groupby(by, sort=False, dropna=False)

@@ -1,7 +1,7 @@
 "What holds the notebooks, the package, the README and the presets together"
 import importlib, inspect, json, re, shutil, subprocess, sys
 
-import pytest
+import nbformat, pytest
 from fastcore.docments import docments
 
 from conftest import BIN, ROOT
@@ -49,6 +49,7 @@ def test_every_public_name_is_documented(name):
 def test_notebook_is_clean(path):
     text = path.read_text()
     nb = json.loads(text)
+    nbformat.validate(nb)
     assert len(text) < 300_000 and 'widget-view' not in text
     assert not [o for c in nb['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
     assert not re.search(r'(?<![\w.])/(home|root|tmp|work|Users)/', text)
