@@ -1,17 +1,37 @@
 "Several processes give what one gives, and one of them writes"
-import json, subprocess, sys
+import subprocess, sys
 
 import torch
 
 from dda_nb.bank import ImageBank
-from dda_nb.distillation import load_student
-from dda_nb.pipeline import read_results
+from dda_nb.distillation import KL, distill, load_student
+from dda_nb.models import new_classifier
+from dda_nb.pipeline import Run, read_config, read_results
 
 WORDS = ['-m', 'dda_nb.runs', 'smoke', 'streams=2', '--no-notebook', '--out']
 
 
 def launch(n, out, *more):
     return subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', str(n), *WORDS, out, *more], capture_output=True, text=True, timeout=300)
+
+
+def distance(a, b): return max((x.double() - y.double()).abs().max().item() for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+def rounding(folder):
+    "How far apart two students end whose first weights differ in the last bit, all else as in this run"
+    c = read_config(folder)
+    run = Run(c, folder)
+    teacher = run.teacher()
+    bank = run.synthesize(teacher)
+    images = bank + run.filter(run.augment(bank, run.train_prior(bank)), bank, teacher)[1]
+    run.lock.release()
+    def student(nudge):
+        net = new_classifier(c.student, teacher, teacher.moments(), c.seed)
+        with torch.no_grad():
+            for p in net.parameters(): p *= 1 + nudge
+        return distill(net, teacher, images, [(1., KL(c.temperature))], c.distill_steps, batch=c.distill_batch, lr=c.distill_lr, shift=c.shift, flip=c.flip, seed=c.seed).student
+    return distance(student(0.), student(2**-23))
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
@@ -23,9 +43,9 @@ def test_two_processes_give_what_one_gives(tmp_path):
     for name in ('bank', 'variations'):
         a, b = (ImageBank.load(tmp_path/k/f'{name}.safetensors') for k in ('one', 'two'))
         assert all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(a.columns().values(), b.columns().values())), name
-    a, b = (load_student(tmp_path/k) for k in ('one', 'two'))
-    gap = max((x.double() - y.double()).abs().max() for x, y in zip(a.state_dict().values(), b.state_dict().values()))
-    assert 0 < gap < 5e-3                                                          # rounding, after 40 steps; see 07
+    gap, tolerance = distance(*(load_student(tmp_path/k) for k in ('one', 'two'))), 10 * rounding(tmp_path/'one')
+    assert 0 < gap <= tolerance
+    print(f'students of one and two processes differ by {gap:.1e}, tolerance {tolerance:.1e}')
     assert sorted(f.name for f in (tmp_path/'one').iterdir() if f.is_file()) == sorted(f.name for f in (tmp_path/'two').iterdir() if f.is_file())
     again = launch(2, tmp_path/'two')
     assert again.returncode == 0 and 'finished before' in again.stdout
@@ -34,4 +54,4 @@ def test_two_processes_give_what_one_gives(tmp_path):
 def test_what_several_processes_cannot_do(tmp_path):
     for words, line in ((['method=fast'], 'fast works in rounds, which one process does'), (['distill_batch=34'], 'distill_batch must be a multiple of 4 for 2 processes')):
         done = launch(2, tmp_path/'run', *words)
-        assert done.returncode != 0 and line in done.stderr, done.stderr
+        assert done.returncode != 0 and line in done.stderr and not (tmp_path/'run').exists(), done.stderr
