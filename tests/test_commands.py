@@ -52,7 +52,7 @@ def test_executed_notebook_shows_pictures_and_no_error(smoke):
     outputs = [o for c in nb.cells for o in c.get('outputs', [])]
     assert not [o for o in outputs if o.output_type == 'error' or 'widget-view' in str(o)]
     assert sum('image/png' in o.get('data', {}) for o in outputs) >= 4
-    assert {p.name for p in (smoke[0]/'figures').iterdir()} == {'bank.png', 'variations.png', 'similarity.png', 'kept.png', 'distillation.png'}
+    assert {p.name for p in (smoke[0]/'figures').iterdir()} == {'bank.png', 'variations.png', 'similarity.png', 'kept.png', 'distillation.png', 'confusion.png'}
 
 
 def test_second_call_shows_the_finished_run_and_computes_nothing(smoke, command):
@@ -118,7 +118,7 @@ def test_distillation_never_sees_the_data(smoke, monkeypatch, tmp_path):
     torch.set_num_threads(1)
     honest = data.digits()
     spoilt = data.Data('digits', data.Split(torch.zeros_like(honest.train.images), honest.train.labels.flip(0)), honest.test, honest.classes)
-    monkeypatch.setitem(data.DATA, 'digits', lambda: spoilt)
+    monkeypatch.setattr(data, 'digits', lambda: spoilt)
     row = run_all(make_config('smoke'), tmp_path/'run')
     assert same(weights(tmp_path/'run'), weights(smoke[0]))
     assert row['student_acc'] == read_results(smoke[0])['student_acc']

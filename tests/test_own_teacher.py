@@ -41,7 +41,7 @@ def test_a_third_partys_network_ships_a_student(command, theirs, tmp_path):
     done = command('dda_run', *run_theirs(theirs, tmp_path/'run', f'data=folder:{theirs/"images"}'))
     assert done.returncode == 0 and 'warning' not in done.stderr, done.stderr
     row = read_results(tmp_path/'run')
-    assert row['teacher_acc'] > .5 and row['data_name'] == 'images' and row['teacher_macs'] > row['student_macs'] > 0
+    assert row['teacher_acc'] > .4 and row['data_name'] == 'images' and min(row['teacher_macs'], row['student_macs'], row['student_cpu_ms']) > 0
     done = command('dda_export', tmp_path/'run', tmp_path/'ship')
     assert done.returncode == 0 and 'student.onnx' in done.stdout, done.stderr
     student = load_student(tmp_path/'ship')

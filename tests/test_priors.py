@@ -153,7 +153,7 @@ def test_a_hundred_thousand_variations_hold_the_bank_and_one_batch(tmp_path):
     (['prior={toys}/pixel', 'guidance=2'], 'PixelPrior takes no guidance'),
     (['guidance=2'], 'prior=bank: PixelPrior takes no guidance'),
     (['prior={toys}/clip'], 'no diffusion model here'),
-    (['prior=owner/model'], 'owner/model: its weights are not on this disk, and HF_HUB_OFFLINE is set; download them'),
+    (['prior=owner/model'], 'owner/model: its files are not on this disk, and HF_HUB_OFFLINE is set; download them'),
     (['prior=no-such-folder'], 'no-such-folder: no diffusion model here; expected a folder'),
     (['prior={toys}/stable-diffusion', 'scheduler=Eulr'], "unknown scheduler for PNDMScheduler 'Eulr'"),
     (['prior={toys}/stable-diffusion', 'prior_side=33'], 'multiples of 4, not 33'),
