@@ -108,6 +108,8 @@ def patch_size(
     "Side of the squares of pixels that the UNet sees as one: 2 for images of 32 pixels and more that can be cut so, otherwise 1"
     return 2 if min(shape[1:]) >= 32 and not any(s % 8 for s in shape[1:]) else 1
 
+_PATCHED = {4: 1, 12: 3}   # channels of a UNet that sees squares of 2×2 pixels, and of the images
+
 def make_unet(
     shape:tuple,         # (C, H, W) of the images
     n_classes:int=None,  # classes it is told apart by; None: it is told none
@@ -199,7 +201,7 @@ class PixelPrior(Prior):
         check_times(scheduler)
         self.unet, self.scheduler, self.steps, self.seconds = unet.eval().requires_grad_(False), scheduler, steps or 4, seconds
         size = unet.config.sample_size
-        self.patch = 2 if unet.config.in_channels in (4, 12) else 1   # see `patch_size`
+        self.patch = 2 if unet.config.in_channels in _PATCHED else 1
         if self.patch == 2: self.strengths = .1, .2, .3
         self.size = size and (tuple(size) if isinstance(size, (list, tuple)) else (size, size))
         self.about = dict(prior='PixelPrior', steps=self.steps, scheduler=type(scheduler).__name__, weights=weights_mark(unet))
@@ -627,7 +629,7 @@ def _check_unet(folder, shape, n_classes):
     c = _config(folder, 'unet/config.json' if (Path(folder)/'unet').is_dir() else 'config.json')
     found = c.get('num_class_embeds')
     if found not in (None, n_classes): raise BadInput(f'{folder}: a model of {found} classes, and these images have {n_classes}; use an unconditional model, or one of the same classes')
-    if {{4: 1, 12: 3}.get(c.get('in_channels'), c.get('in_channels')), shape[0]} not in ({1}, {3}, {1, 3}): raise BadInput(f'{folder}: a model of {c.get("in_channels")} channels, and these images have {shape[0]}')
+    if {_PATCHED.get(c.get('in_channels'), c.get('in_channels')), shape[0]} not in ({1}, {3}, {1, 3}): raise BadInput(f'{folder}: a model of {c.get("in_channels")} channels, and these images have {shape[0]}')
 
 def open_prior(
     path:str,                  # a folder, or an id on the Hub, see `prior_folder`

@@ -6,10 +6,11 @@ Docs: https://dda-nb.github.io/dda_nb/pipeline.html.md"""
 
 # %% auto #0
 __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'check_config', 'check_run', 'check_synthesis',
-           'prior_options', 'check_variations', 'steps_of_batch', 'images_made', 'batches_before', 'batches_of',
-           'rounds_of', 'what_to_optimise', 'run_name', 'run_folder', 'lock_folder', 'open_folder', 'tidy_folder',
-           'read_config', 'data_of', 'read_teacher', 'warn_of_chance', 'cached_teacher', 'teacher_file', 'made_alike',
-           'neighbours', 'Run', 'peak_memory', 'commit', 'arm', 'describe', 'read_results', 'run_all', 'estimate']
+           'device_of', 'prior_options', 'check_variations', 'steps_of_batch', 'images_made', 'batches_before',
+           'batches_of', 'rounds_of', 'what_to_optimise', 'run_name', 'run_folder', 'lock_folder', 'open_folder',
+           'tidy_folder', 'read_config', 'data_of', 'read_teacher', 'warn_of_chance', 'cached_teacher', 'teacher_file',
+           'made_alike', 'neighbours', 'Run', 'peak_memory', 'commit', 'arm', 'describe', 'read_results', 'run_all',
+           'estimate']
 
 # %% ../nbs/08_pipeline.ipynb #570375ce
 import contextlib, hashlib, json, math, os, platform, re, resource, shutil, subprocess, time, warnings
@@ -21,7 +22,7 @@ from unittest.mock import patch
 
 import torch, yaml
 from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, choose_speed, default_device, load_tree, load_weights, make_folder, nearest, open_team, piece_size, write_file)
-from .data import Data, Split, check_data, load_data, read_names
+from .data import Data, Split, check_data, load_data, read_names, to_float
 from .models import about_classifier, library_moments, load_classifier, load_clip, n_outputs, new_classifier, predict, put_weights, save_classifier, train_teacher, training_speed
 from .bank import ImageBank, Shards, new_bank, read_bank
 from .synthesis import (METHODS, PARAMETRISATIONS, TERMS, NoisyGenerator, Synthesis, auxiliary_task, batchnorms, check_teacher, check_warmup, clip_vectors, new_parametrisation, parts_of,
@@ -228,6 +229,12 @@ def check_synthesis(
     what_to_optimise(c, teacher).start(torch.zeros(1, dtype=torch.long))
     if c.copies: check_variations(c, data)
 
+def device_of(
+    c:Config,  # any
+)->torch.device:
+    "Where it computes"
+    return default_device() if c.device == 'auto' else torch.device(c.device)
+
 def prior_options(
     c:Config,  # any
 )->dict:
@@ -432,7 +439,7 @@ def neighbours(
     until:str,    # see `made_alike`
 ):
     "Finished runs beside this one, other than repetitions of it, whose first stages are the same"
-    mine, teacher = describe(c, default_device() if c.device == 'auto' else c.device), folder/'teacher.txt'
+    mine, teacher = describe(c, device_of(c)), folder/'teacher.txt'
     for file in sorted(folder.absolute().parent.glob('*/results.json')):
         other = file.parent
         try: row, theirs = read_results(other), read_config(other)
@@ -451,7 +458,7 @@ class Run:
         self.config, self.team = config, open_team()
 
         with self.team.first_then_others(): self.folder = open_folder(config, out or run_folder(config))
-        self.device = default_device() if config.device == 'auto' else torch.device(config.device)
+        self.device = device_of(config)
         self.seconds, self.notes = {}, {}
         if self.team.first: self.lock = lock_folder(self.folder, wait=10); tidy_folder(self.folder)
         self.team.wait()
@@ -734,9 +741,10 @@ def _trials(c, data, device, small):
     labels = torch.arange(small, device=device) % len(data.classes)
     bank = new_bank(torch.randint(256, (small, *data.shape), dtype=torch.uint8, device=device), labels, classes=data.classes)
     if not c.teacher_weights and not teacher_file(c, data, device).exists():
-        net, optim = (copy := new_classifier(c.teacher, data, moments).to(device)), torch.optim.SGD(copy.parameters(), .1)
+        net = new_classifier(c.teacher, data, moments).to(device)
+        optim = torch.optim.SGD(net.parameters(), .1)
         def learn(i):
-            with training_speed(device, data.shape).autocast(device): loss = torch.nn.functional.cross_entropy(net(bank.images.float() / 255).float(), labels)
+            with training_speed(device, data.shape).autocast(device): loss = torch.nn.functional.cross_entropy(net(to_float(bank.images)).float(), labels)
             optim.zero_grad(); loss.backward(); optim.step()
         yield 'teacher', learn
     if not c.real:
@@ -755,14 +763,14 @@ def estimate(
 )->list:       # a dict a stage: `stage`, `images`, `passes` (images times steps; variations once each), `seconds`, `memory_mb`
     "What each stage would make, how long it would take on this device, and what memory"
     check_run(c)
-    data, device = data_of(c), default_device() if c.device == 'auto' else torch.device(c.device)
+    data, device = data_of(c), device_of(c)
     made = 0 if c.real else images_made(c)
-    total = made + made * c.copies if not c.real else len(data.train.labels)
+    total = len(data.train.labels) if c.real else made * (1 + c.copies)
     images = dict(teacher=len(data.train.labels), synthesize=made, prior=made, augment=made * c.copies, distill=total)
     passes = dict(teacher=len(data.train.labels) * c.teacher_epochs, synthesize=made * steps_of_batch(c), prior=c.prior_steps * c.prior_batch,
                   augment=made * c.copies, distill=c.distill_steps * c.distill_batch)
     batch = dict(teacher=c.teacher_batch, synthesize=min(c.synth_batch, made), prior=c.prior_batch, distill=c.distill_batch)
-    small, rows = 16 if torch.device(device).type == 'cpu' else 128, []
+    small, rows = 16 if device.type == 'cpu' else 128, []
     for stage, step in _trials(c, data, device, small):
         with patch.dict(os.environ, TQDM_DISABLE='1'): seconds, kept = _trial(step)
         memory = kept * batch.get(stage, small) / small + images[stage] * math.prod(data.shape)

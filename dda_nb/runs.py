@@ -19,7 +19,7 @@ from . import core
 from .core import BadInput, DDAError, write_file
 from .synthesis import METHODS
 from .distillation import export_student, load_student
-from .pipeline import (Config, check_run, lock_folder, tidy_folder, estimate, make_config, open_folder, package_folder, presets, read_config,
+from .pipeline import (Config, check_run, device_of, lock_folder, tidy_folder, estimate, make_config, open_folder, package_folder, presets, read_config,
                              read_results, run_all, run_folder)
 
 # %% ../nbs/09_runs.ipynb #5cf002fc
@@ -164,8 +164,8 @@ def estimate_text(
     import pandas as pd
     rows = pd.DataFrame(estimate(config)).round({'seconds': 1, 'memory_mb': 0})
     total = rows['seconds'].sum()
-    kind = 'cuda' if config.device != 'cpu' and core.default_device().type == 'cuda' else 'cpu'
-    return '\n'.join([f'{config.preset}: {config.method}, {config.teacher} to {config.student}, {config.data}; device {kind}; would go to {out}',
+
+    return '\n'.join([f'{config.preset}: {config.method}, {config.teacher} to {config.student}, {config.data}; device {device_of(config)}; would go to {out}',
                       rows.to_string(index=False), f'about {total / 60:.1f} minutes in all, to an order of magnitude: scaled up from three steps of each stage, without torch.compile'])
 
 def _report(out, row, ran):

@@ -30,3 +30,15 @@ def smoke(command, tmp_path_factory):
     done = command('dda_run', 'smoke', '--out', out)
     assert done.returncode == 0, done.stderr
     return out, done
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    "Check that `dda_run` refuses these words with status 2 and one line, before it makes the run's folder"
+    from dda_nb.runs import dda_run
+    def check(words, line):
+        assert dda_run([*words, '--out', str(tmp_path/'run')]) == 2
+        said = capsys.readouterr()
+        assert not said.out and line in said.err and said.err.count('\n') == 1, said
+        assert not (tmp_path/'run').exists()
+    return check
