@@ -14,6 +14,6 @@ setup(name=cfg['lib_name'], version=cfg['version'], description=cfg['description
       long_description=Path('README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
       packages=find_packages(include=[cfg['lib_path'] + '*']),
       package_data={cfg['lib_name']: ['presets/*.yaml', 'experiments/*.ipynb']},
-      install_requires=cfg['requirements'].split(), extras_require={'dev': cfg['dev_requirements'].split()},
+      install_requires=cfg['requirements'].split(), extras_require={k.removesuffix('_requirements'): v.split() for k, v in cfg.items() if k.endswith('_requirements')},
       entry_points={'console_scripts': cfg['console_scripts'].split(),
                     'nbdev': [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']})

@@ -7,9 +7,9 @@ Docs: https://dda-nb.github.io/dda_nb/core.html.md"""
 # %% auto #0
 __all__ = ['DDAError', 'BadInput', 'MissingFile', 'Busy', 'Diverged', 'OutOfMemory', 'nearest', 'default_device', 'autocast',
            'Speed', 'has_bf16', 'has_compiler', 'choose_speed', 'compiled', 'free_memory', 'piece_size', 'Pieces',
-           'derive', 'rng', 'seeded', 'make_folder', 'whole_file', 'write_file', 'checksum', 'save_tree', 'load_tree',
-           'plain_names', 'load_weights', 'Loop', 'OneCycle', 'minimise', 'Team', 'open_team', 'cache_folder',
-           'why_not']
+           'derive', 'rng', 'seeded', 'place', 'make_folder', 'whole_file', 'write_file', 'checksum', 'save_tree',
+           'load_tree', 'plain_names', 'load_weights', 'Loop', 'OneCycle', 'minimise', 'Team', 'open_team',
+           'cache_folder', 'why_not']
 
 # %% ../nbs/00_core.ipynb #e669355f
 import contextlib, difflib, hashlib, json, math, os, shutil, tempfile, time, warnings
@@ -207,6 +207,17 @@ def seeded(
         yield
 
 # %% ../nbs/00_core.ipynb #665ee9bd
+def place(
+    path,  # a path, or a URL that fsspec knows, such as s3://bucket/folder
+):         # a `Path`, or a `UPath` with the same methods
+    "A folder or file on a disk or in an object store; `BadInput` if it can't be reached"
+    if '://' not in str(path): return Path(path)
+    if not isinstance(path, str): return path
+    from upath import UPath
+    try: (found := UPath(path)).exists()
+    except Exception as e: raise BadInput(f'{path}: {" ".join(str(e).split()) or type(e).__name__}') from None   # each store has errors of its own
+    return found
+
 def make_folder(
     path,  # the folder
 )->Path:
@@ -235,11 +246,13 @@ def whole_file(
     finally: beside.unlink(missing_ok=True)
 
 def write_file(
-    path,        # where to
-    data,        # bytes or text
+    path,  # where to, see `place`
+    data,  # bytes or text
 ):
     "Write a file so that it is there whole or not at all"
-    with whole_file(path) as beside: beside.write_bytes(data.encode() if isinstance(data, str) else data)
+    path, data = place(path), data.encode() if isinstance(data, str) else data
+    if not isinstance(path, Path): return path.write_bytes(data)   # which object stores do whole
+    with whole_file(path) as beside: beside.write_bytes(data)
 
 # %% ../nbs/00_core.ipynb #7810b290
 def _split(tree, tensors):

@@ -9,11 +9,11 @@ __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'chec
            'device_of', 'prior_options', 'check_variations', 'steps_of_batch', 'images_made', 'batches_before',
            'batches_of', 'rounds_of', 'what_to_optimise', 'run_name', 'run_folder', 'lock_folder', 'open_folder',
            'tidy_folder', 'read_config', 'data_of', 'read_teacher', 'warn_of_chance', 'cached_teacher', 'teacher_file',
-           'made_alike', 'neighbours', 'Run', 'peak_memory', 'commit', 'arm', 'describe', 'read_results', 'run_all',
-           'estimate']
+           'made_alike', 'neighbours', 'Run', 'peak_memory', 'commit', 'arm', 'describe', 'made_by', 'read_results',
+           'run_all', 'estimate']
 
 # %% ../nbs/08_pipeline.ipynb #570375ce
-import contextlib, hashlib, json, math, os, platform, re, resource, shutil, subprocess, time, warnings
+import contextlib, hashlib, json, math, os, platform, re, resource, shlex, shutil, subprocess, time, warnings
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from importlib import metadata
@@ -21,7 +21,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch, yaml
-from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, choose_speed, default_device, load_tree, load_weights, make_folder, nearest, open_team, piece_size, write_file)
+from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, choose_speed, default_device, load_tree, load_weights, make_folder, nearest, open_team, piece_size, place, write_file)
 from .data import Data, Split, check_data, load_data, read_names, to_float
 from .models import about_classifier, library_moments, load_classifier, load_clip, n_outputs, new_classifier, predict, put_weights, save_classifier, train_teacher, training_speed
 from .bank import ImageBank, Shards, new_bank, read_bank
@@ -314,7 +314,7 @@ def lock_folder(
     try: lock.acquire(timeout=wait)
     except Timeout:
         pid = owner.read_text() if owner.exists() else 'unknown'
-        raise Busy(f'{folder}: process {pid} is writing to this run; wait until it has finished, or stop it') from None
+        raise Busy(f'{folder}: process {pid} is at work in this folder; wait until it has finished, or stop it') from None
     write_file(owner, str(os.getpid()))
     return lock
 
@@ -694,19 +694,27 @@ def describe(
     "Configuration, versions and machine as one flat dict"
     given = {k: v for k, v in asdict(c).items() if v != getattr(make_config(c.preset), k)}
     text = {k: ','.join(map(str, v)) if isinstance(v, tuple) else v for k, v in asdict(c).items()}
-    return text | dict(arm=arm(c), command=' '.join(['dda_run', c.preset, *(f'{k}={text[k]}' for k in given)]), commit=commit(),
-                       **{f'version_{p}': metadata.version(p) for p in ('dda_nb', 'torch', 'diffusers')}, version_python=platform.python_version(),
-                       device_name=torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else platform.machine() + ' CPU',
-                       threads=torch.get_num_threads(), processes=open_team().size)
+    return text | dict(arm=arm(c), command=shlex.join(['dda_run', c.preset, *(f'{k}={text[k]}' for k in given)])) | made_by(device)
+
+def made_by(
+    device,  # where it was computed
+)->dict:
+    "What made a row: commit, versions and machine"
+    return dict(commit=commit(), **{f'version_{p}': metadata.version(p) for p in ('dda_nb', 'torch', 'diffusers', 'papermill')}, version_python=platform.python_version(),
+                device_name=torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else platform.machine() + ' CPU',
+                threads=torch.get_num_threads(), processes=open_team().size)
 
 def read_results(
-    folder,  # of a run
+    folder,  # of a run, see `place`
 )->dict:
-    "The row of a finished run; `MissingFile` if it is not finished"
-    file = Path(folder)/'results.json'
-    if not file.is_file(): raise MissingFile(f'{folder}: no finished run here (no results.json)')
-    try: return json.loads(file.read_text())
-    except ValueError: raise BadInput(f'{file}: not a row of results; it was cut short or altered') from None
+    "The row of a finished run; `MissingFile` if it is not finished, `BadInput` if it can't be read"
+    file = place(folder)/'results.json'
+    try: row = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError): raise MissingFile(f'{folder}: no finished run here (no results.json)') from None
+    except OSError as e: raise BadInput(f'{file}: {e.strerror or e}') from None
+    except ValueError: row = None
+    if not isinstance(row, dict): raise BadInput(f'{file}: not a row of results; it was cut short or altered')
+    return row
 
 # %% ../nbs/08_pipeline.ipynb #ea4aee82
 def run_all(

@@ -133,4 +133,4 @@ def test_one_writer(smoke, command, tmp_path):
     lock = lock_folder(out)
     try: done = command('dda_run', 'smoke', 'seed=8', '--out', out)
     finally: lock.release()
-    assert done.returncode == 2 and f'process {os.getpid()} is writing to this run' in done.stderr
+    assert done.returncode == 2 and f'process {os.getpid()} is at work in this folder' in done.stderr
