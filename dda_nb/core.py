@@ -214,7 +214,7 @@ def place(
     if '://' not in str(path): return Path(path)
     if not isinstance(path, str): return path
     from upath import UPath
-    try: (found := UPath(path)).exists()
+    try: (found := UPath(path, use_listings_cache=False)).exists()   # others write there too
     except Exception as e: raise BadInput(f'{path}: {" ".join(str(e).split()) or type(e).__name__}') from None   # each store has errors of its own
     return found
 

@@ -7,10 +7,10 @@ Docs: https://dda-nb.github.io/dda_nb/runs.html.md"""
 # %% auto #0
 __all__ = ['from_parameters', 'new_lines', 'StageBars', 'watched', 'tracked', 'execute', 'experiment', 'parameters_of',
            'only_command', 'run_notebook', 'free_folder', 'row_text', 'estimate_text', 'dda_run', 'read_runs', 'gather',
-           'varied', 'table', 'table_text', 'show_runs', 'write_table', 'dda_table', 'dda_export']
+           'varied', 'table', 'table_text', 'cell_text', 'show_runs', 'write_table', 'dda_table', 'dda_export']
 
-# %% ../nbs/09_runs.ipynb #535b1cb1
-import argparse, contextlib, io, json, logging, os, sys, threading
+# %% ../nbs/09_runs.ipynb #555ac0c2
+import argparse, contextlib, io, json, logging, math, os, sys, threading
 from pathlib import Path
 from unittest.mock import patch
 
@@ -340,7 +340,7 @@ def _read_run(folder):
     except MissingFile: return run | begun if _is_run(folder) else None
     except BadInput as e: return run | dict(error=str(e).removeprefix(f'{folder}/'), notebook='')
 
-# %% ../nbs/09_runs.ipynb #6b2eedee
+# %% ../nbs/09_runs.ipynb #028db919
 def gather(
     runs,  # folders of runs or of sweeps; or rows, as a list or a DataFrame
 ):         # a pandas DataFrame of rows, with `seconds`, the sum over the stages; `attrs['failed']` has the runs without a row
@@ -356,7 +356,7 @@ def gather(
     rows.attrs['failed'] = failed
     return rows
 
-_AVERAGED = 'teacher_acc', 'student_acc', 'agreement', 'kept_images'
+_AVERAGED = 'teacher_acc', 'student_acc', 'agreement', 'kept_images', 'seconds'
 _NOT_VARIED = 'preset', 'seed', 'teacher_seed', 'teacher_weights'
 
 def varied(
@@ -369,7 +369,8 @@ def varied(
 
 def _averaged(rows, by):
     "What is averaged unless told otherwise: of our own runs the accuracies, of others whatever is a number"
-    return [k for k in _AVERAGED if k in rows] or [k for k in rows.select_dtypes('number') if k not in (*by, 'seed', 'threads', 'processes', 'seconds')]
+    if 'student_acc' in rows: return [k for k in _AVERAGED if k in rows]
+    return [k for k in rows.select_dtypes('number') if k not in (*by, 'seed', 'threads', 'processes', 'seconds')]
 
 def _natural(column):
     "Keys that sort numbers as numbers, and the rest after them"
@@ -377,13 +378,13 @@ def _natural(column):
     number = pd.to_numeric(column, errors='coerce')
     return pd.Series([(n != n, 0. if n != n else n, str(v)) for n, v in zip(number, column)], index=column.index)
 
-# %% ../nbs/09_runs.ipynb #66204a84
+# %% ../nbs/09_runs.ipynb #72f84abd
 def table(
     runs,       # see `gather`
-    values=(),  # columns to average; none given is accuracies and images kept, or every number that a notebook of your own left
+    values=(),  # columns to average; none given is accuracies, images kept and seconds, or every number that a notebook of your own left
     by=(),      # columns that make a line; none given is the parameters that vary, see `varied`
     sort='',    # column to sort by, with - before it the largest first; empty is by what varies
-):              # a pandas DataFrame: `by`, `runs`, then of each value and of the seconds its mean, and under NAME_std its standard deviation
+):              # a pandas DataFrame: `by`, `runs`, then of each value its mean, and under NAME_std its standard deviation
     "Mean ± std over seeds; `attrs['failed']` has the runs without a row"
     import pandas as pd
     rows = gather(runs)
@@ -393,7 +394,7 @@ def table(
     numbers = rows.assign(**{k: pd.to_numeric(rows[k], errors='coerce') for k in values})   # None where there was no real image to judge with
     groups = numbers.groupby([rows[k].map(_plain) for k in by], sort=False, dropna=False)
     found = {'runs': groups.size()}
-    for k in dict.fromkeys([*values, 'seconds']): found |= {k: groups[k].mean(), f'{k}_std': groups[k].std()}
+    for k in values: found |= {k: groups[k].mean(), f'{k}_std': groups[k].std()}
     frame = pd.DataFrame(found).reset_index()
     column = nearest(sort.removeprefix('-'), frame, 'column') if sort else by
     frame = frame.sort_values(column, key=_natural, ascending=not sort.startswith('-'), kind='stable', ignore_index=True)
@@ -409,20 +410,23 @@ def table_text(
 )->str:
     "A table as Markdown, mean ± std in one cell, and below it the runs without a row"
     means = [k for k in frame if f'{k}_std' in frame]
-    shown = {k: [_spread(k, *pair) for pair in zip(frame[k], frame[f'{k}_std'])] if k in means else frame[k].map(_cell)
+    shown = {k: [_spread(k, *pair) for pair in zip(frame[k], frame[f'{k}_std'])] if k in means else frame[k].map(cell_text)
              for k in frame if k.removesuffix('_std') not in means or k in means}
     failed = frame.attrs.get('failed', [])
-    lines = [f'- {_cell(f["run"])}: {f["error"]}' + (f'; its notebook: {f["notebook"]}' if f['notebook'] and f['notebook'] not in f['error'] else '') for f in failed]
+    lines = [f'- {cell_text(f["run"])}: {f["error"]}' + (f'; its notebook: {f["notebook"]}' if f['notebook'] and f['notebook'] not in f['error'] else '') for f in failed]
     return '\n'.join([_markdown(shown), *(['', f'{len(failed)} without a row:', ''] if failed else []), *lines])
 
 def _spread(name, mean, std):
-    "Mean ± std, in as many digits as tell something"
-    digits = '.4f' if name in _FRACTIONS else '.0f' if name in ('seconds', 'kept_images') else '.4g'
+    "Mean ± std, in as many digits as tell something: two of the standard deviation, four of what has none"
     if mean != mean: return ''
-    return f'{mean:{digits}}' + ('' if std != std or name == 'kept_images' else f' ± {std:{digits}}')
+    if name in _FRACTIONS or not std > 0: return f'{mean:{".4f" if name in _FRACTIONS else ".4g"}}' + (f' ± {std:.4f}' if std > 0 else ' ± 0' if std == 0 else '')
+    digits = max(0, 1 - math.floor(math.log10(std)))
+    return f'{mean:.{digits}f} ± {std:.{digits}f}'
 
-def _cell(v):
-    "A value as text of one line"
+def cell_text(
+    v,  # a value of any kind
+)->str:
+    "A value as text that fits a cell of a Markdown table"
     if isinstance(v, float): return f'{v:g}'
     return (v if isinstance(v, str) and v.isprintable() else repr(v)).replace('|', '\\|')
 
@@ -430,7 +434,7 @@ def _markdown(columns):
     from tabulate import tabulate
     return tabulate(columns, headers='keys', tablefmt='pipe', disable_numparse=True)
 
-# %% ../nbs/09_runs.ipynb #5b4e683d
+# %% ../nbs/09_runs.ipynb #16973ef8
 def show_runs(
     runs,      # see `gather`
     value='',  # column to draw; empty is the student's accuracy, or the first number that a notebook of your own left
@@ -445,7 +449,7 @@ def show_runs(
     fig, axes = plt.subplots(1, len(by) + 1, figsize=(3.2 * (len(by) + 1), 2.8), sharey=True, squeeze=False, layout='constrained')
     for ax, k in zip(axes[0], by): _draw_means(ax, rows, k, value)
     for at, g in rows.groupby([rows[k].map(_plain) for k in by], sort=False, dropna=False):
-        axes[0, -1].scatter(g.seconds, g[value], s=12, label=', '.join(f'{k} {_cell(v)}' for k, v in zip(by, at)))
+        axes[0, -1].scatter(g.seconds, g[value], s=12, label=', '.join(f'{k} {cell_text(v)}' for k, v in zip(by, at)))
     axes[0, -1].set(xlabel='seconds')
     if 1 < len(axes[0, -1].collections) <= 12: axes[0, -1].legend(fontsize=6)
     axes[0, 0].set(ylabel=value)
@@ -457,7 +461,7 @@ def _draw_means(ax, rows, k, value):
     drawn = rows.assign(**{k: rows[k].map(_plain)}).sort_values(k, key=_natural)
     at = pd.to_numeric(drawn[k], errors='coerce')
     if at.isna().any() or drawn[k].map(lambda v: isinstance(v, bool)).all():
-        names = drawn[k].map(_cell)
+        names = drawn[k].map(cell_text)
         at = names.map({v: i for i, v in enumerate(names.unique())})
         ax.set_xticks(range(names.nunique()), names.unique(), rotation=30, ha='right')
     each = drawn.groupby(at)[value].agg(['mean', 'std']).fillna(0)
@@ -465,11 +469,11 @@ def _draw_means(ax, rows, k, value):
     ax.errorbar(each.index, each['mean'], each['std'], marker='o', capsize=2)
     ax.set(xlabel=k)
 
-# %% ../nbs/09_runs.ipynb #a3d64027
+# %% ../nbs/09_runs.ipynb #5979cabe
 def _table_parser():
     p = argparse.ArgumentParser('dda_table', description='Mean and standard deviation over seeds of finished runs, a line for each setting; runs without a row are listed below.')
     p.add_argument('runs', nargs='+', metavar='RUNS', help='folders of runs or of sweeps; s3://... and the like too')
-    p.add_argument('--values', default='', metavar='A,B', help='columns of the rows to average (default: accuracies and images kept, or every number)')
+    p.add_argument('--values', default='', metavar='A,B', help='columns of the rows to average (default: accuracies, images kept and seconds, or every number)')
     p.add_argument('--by', default='', metavar='A,B', help='columns that make a line (default: the parameters that vary, other than seeds)')
     p.add_argument('--sort', default='', metavar='COLUMN', help='sort by this column, with - before it (--sort=-student_acc) the largest first')
     p.add_argument('--out', default='', metavar='FILE', help='write the table to FILE.md, .csv or .parquet instead of printing it')

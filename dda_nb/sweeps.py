@@ -6,11 +6,11 @@ Docs: https://dda-nb.github.io/dda_nb/sweeps.html.md"""
 
 # %% auto #0
 __all__ = ['Sweep', 'grid', 'sample', 'read_sweep', 'Task', 'read_notebook', 'tasks_of', 'state_of', 'work_folder', 'bring',
-           'run_task', 'attempt', 'in_turn', 'Board', 'share_of', 'by_ray', 'progress_text', 'Screen', 'only_sweep',
-           'states_of', 'run_sweep', 'sweep_text', 'time_text', 'dda_sweep']
+           'run_task', 'attempt', 'in_turn', 'share_of', 'by_ray', 'progress_text', 'Screen', 'only_sweep', 'states_of',
+           'run_sweep', 'sweep_text', 'time_text', 'dda_sweep']
 
-# %% ../nbs/10_sweeps.ipynb #1125dadf
-import argparse, ast, contextlib, hashlib, importlib.util, itertools, json, math, os, random, socket, sys, threading, time
+# %% ../nbs/10_sweeps.ipynb #77124fea
+import argparse, ast, contextlib, hashlib, importlib.util, itertools, json, math, os, random, shlex, socket, sys, threading, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 from .core import BadInput, Busy, DDAError, Diverged, MissingFile, cache_folder, default_device, make_folder, nearest, place, write_file
 from .pipeline import Config, check_run, estimate, lock_folder, made_by, make_config, read_results, run_name
-from .runs import execute, experiment, gather, only_command, run_notebook, table, table_text, tracked
+from .runs import cell_text, execute, experiment, gather, only_command, run_notebook, table, table_text, tracked
 
 # %% ../nbs/10_sweeps.ipynb #c8f89091
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def _drawn(draw, name, v):
 
 def _is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 
-# %% ../nbs/10_sweeps.ipynb #53c42393
+# %% ../nbs/10_sweeps.ipynb #a4c3df98
+_KINDS = {dict: 'a mapping, name: value', list: 'a list', str: 'text'}
 _KEYS = 'notebook', 'preset', 'fixed', 'grid', 'list', 'sample', 'seeds'
 
 def read_sweep(
@@ -71,7 +72,7 @@ def read_sweep(
     kinds = [k for k in ('grid', 'list', 'sample') if k in held]
     if len(kinds) > 1: raise BadInput(f'{file}: one of grid, list and sample, found {" and ".join(kinds)}')
     for k, kind in dict(fixed=dict, grid=dict, sample=dict, list=list, seeds=list, preset=str, notebook=str).items():
-        if not isinstance(held.get(k, kind()), kind): raise BadInput(f'{file}: {k} must be a {kind.__name__}, found {held[k]!r}')
+        if not isinstance(held.get(k, kind()), kind): raise BadInput(f'{file}: {k} must be {_KINDS[kind]}, found {held[k]!r}')
     seeds, notebook = held.get('seeds', []), held.get('notebook', 'dda')
     if not all(isinstance(s, int) for s in seeds) or len(set(seeds)) < len(seeds): raise BadInput(f'{file}: seeds must be whole numbers, each once, found {seeds!r}')
     if notebook.endswith('.ipynb'): notebook = str((Path(file).parent/notebook).absolute())
@@ -170,7 +171,7 @@ def _check_plain(name, v):
 
 def _said(values): return ', '.join(f'{k}={v!r}' for k, v in values.items())
 
-# %% ../nbs/10_sweeps.ipynb #2556a3e1
+# %% ../nbs/10_sweeps.ipynb #f686eb3c
 def state_of(
     task:Task,  # of a sweep
     out,        # the sweep's folder, see `place`
@@ -214,20 +215,27 @@ def run_task(
 )->dict:            # the row
     "Run what is missing of a run; `DDAError` in one line if it fails"
     here = work_folder(task, out := place(out))
-    env = {'OMP_NUM_THREADS': str(threads)} if threads else {}
-    with tracked(track, task.name, here) if track else contextlib.nullcontext() as tracker:
-        tell = [*tell, tracker] if track else tell
-        if state_of(task, here.parent) == 'done': row = read_results(here)
-        elif task.config: row = run_notebook(task.config, here, *tell, **env)
-        else: row = _run_own(task, here, *tell, **env, PYTHONPATH=os.pathsep.join(filter(None, [task.imports, os.environ.get('PYTHONPATH')])))
-    if here.parent != out.absolute(): bring(here, out/task.name)
+    env, far = {'OMP_NUM_THREADS': str(threads)} if threads else {}, here.parent != out.absolute()
+    try:
+        with tracked(track, task.name, here) if track else contextlib.nullcontext() as tracker: row = _run_here(task, here, *tell, *([tracker] if track else []), **env)
+    except Exception:
+        if far: _bring_partial(here/f'{task.notebook}.partial.ipynb', out/task.name)
+        raise
+    if far: bring(here, out/task.name)
     return row
 
-def _run_own(task, here, *tell, **env):
+def _run_here(task, here, *tell, **env):
+    if state_of(task, here.parent) == 'done': return read_results(here)
+    if task.config: return run_notebook(task.config, here, *tell, **env)
     write_file(here/'config.yaml', json.dumps(task.values, indent=1))   # which is YAML too
     with only_command(here):
-        about = {k: v if isinstance(v, (str, int, float)) else json.dumps(v) for k, v in task.values.items()} | dict(notebook=f'{task.notebook}.ipynb', parameters=','.join(task.values))
-        return execute(task.source, task.notebook, task.values, here, *tell, about=about | made_by(default_device()), **env)
+        about = {k: v if isinstance(v, (str, int, float)) else json.dumps(v) for k, v in task.values.items()}
+        about |= dict(notebook=f'{task.notebook}.ipynb', parameters=','.join(task.values), command=shlex.join(['papermill', f'{task.notebook}.ipynb', 'out.ipynb', '-y', json.dumps(task.values)]))
+        path = os.pathsep.join(filter(None, [task.imports, os.environ.get('PYTHONPATH')]))
+        return execute(task.source, task.notebook, task.values, here, *tell, about=about | made_by(default_device()), PYTHONPATH=path, **env)
+
+def _bring_partial(notebook, there):
+    with contextlib.suppress(Exception): write_file(there/notebook.name, notebook.read_bytes())   # the error that led here is what counts
 
 def attempt(
     task:Task,    # what to run
@@ -243,7 +251,7 @@ def attempt(
         except Exception as e: error = str(e) if isinstance(e, DDAError) else f'{type(e).__name__}: {" ".join(str(e).split())}'
     return None, error
 
-# %% ../nbs/10_sweeps.ipynb #11e4bd0f
+# %% ../nbs/10_sweeps.ipynb #310ed218
 def in_turn(
     tasks:list,  # see `Task`
     out,         # the sweep's folder
@@ -253,13 +261,15 @@ def in_turn(
     "Yield task, row and error, one after another"
     for t in tasks: yield t, *attempt(t, out, lambda line: tell(t.name, line), **how)
 
-class Board:
+def _new_board(ray):
     "What the running notebooks last said, for a driver that may sit on another machine"
-    def __init__(self): self.lines = {}
-    def tell(self, name, line): self.lines[name] = line
-    def read(self):
-        lines, self.lines = self.lines, {}
-        return lines
+    class Board:   # in here it is sent to its process as it stands, which so need not import this module
+        def __init__(self): self.lines = {}
+        def tell(self, name, line): self.lines[name] = line
+        def read(self):
+            lines, self.lines = self.lines, {}
+            return lines
+    return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
 
 def _start_ray(ray, address):
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
@@ -295,7 +305,7 @@ def by_ray(
     _start_ray(ray, address)
     try:
         cpus, gpus = share_of(ray.cluster_resources(), n or len(tasks), cpus, gpus)
-        board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
+        board = _new_board(ray)
         def work(task): return attempt(task, out, lambda line: board.tell.remote(task.name, line), retries=retries, threads=cpus, track=track)
         job = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(work)
         left = {job.remote(t): t for t in tasks}
@@ -321,7 +331,7 @@ def _stop(ray, left):
     for ref in left: ray.cancel(ref)
     ray.wait(list(left), num_returns=len(left), timeout=30)
 
-# %% ../nbs/10_sweeps.ipynb #da2d2b96
+# %% ../nbs/10_sweeps.ipynb #bbdddc25
 def progress_text(
     line:dict,  # of a run's log
 )->str:
@@ -364,6 +374,7 @@ class Screen:
         if bar := self.bars.pop(task.name, None): bar.close()
         self.done += error is None; self.failed += error is not None
         self.all.update()
+        if self.failed: self.all.set_postfix(failed=self.failed)
         what = f'failed: {error}' if error else 'done' + (f', student {row["student_acc"]:.4f}' if row.get('student_acc') is not None else '')
         self.say(f'[{self.done + self.failed}/{self.n}] {task.name} ({_said(task.setting)}) {what}')
 
@@ -373,7 +384,7 @@ class Screen:
         "Leave the terminal as it was"
         for bar in (*self.bars.values(), self.all): bar.close()
 
-# %% ../nbs/10_sweeps.ipynb #7d4dcce9
+# %% ../nbs/10_sweeps.ipynb #94cfe9d8
 @contextlib.contextmanager
 def only_sweep(
     out,            # the sweep's folder, see `place`
@@ -385,28 +396,30 @@ def only_sweep(
         try: yield
         finally: lock.release()
         return
-    me, over = json.dumps(dict(host=socket.gethostname(), pid=os.getpid())), threading.Event()
+    me, over = dict(host=socket.gethostname(), pid=os.getpid()), threading.Event()
     _take(out/'sweep.lock', me, 4 * renew)
     def keep():
-        while not over.wait(renew): _beat(out/'sweep.lock', me)
+        while not over.wait(renew):
+            with contextlib.suppress(Exception): _beat(out/'sweep.lock', me)   # the next one may come through
     thread = threading.Thread(target=keep, daemon=True)
     thread.start()
     try: yield
-    finally: over.set(); thread.join(); (out/'sweep.lock').unlink(missing_ok=True)
+    finally:
+        over.set(); thread.join()
+        with contextlib.suppress(Exception): (out/'sweep.lock').unlink(missing_ok=True)
 
 def _beat(file, me, **how):
-    with contextlib.suppress(OSError): file.fs.pipe_file(file.path, json.dumps(json.loads(me) | dict(time=time.time())).encode(), **how)
+    file.fs.pipe_file(file.path, json.dumps(me | dict(time=time.time())).encode(), **how)
 
 def _take(file, me, dead):
     "Write the lock, unless somebody lives who holds it"
     try:
-        file.fs.invalidate_cache()
         if file.exists():
             held = json.loads(file.read_text())
-            gone = time.time() - held.pop('time') > dead or held['host'] == json.loads(me)['host'] and not _lives(held['pid'])
+            gone = time.time() - held.pop('time') > dead or held['host'] == me['host'] and not _lives(held['pid'])
             if not gone: raise Busy(f'{file.parent}: process {held["pid"]} on {held["host"]} is sweeping here; wait until it has finished, or stop it')
             file.unlink()
-        file.fs.pipe_file(file.path, json.dumps(json.loads(me) | dict(time=time.time())).encode(), mode='create')
+        _beat(file, me, mode='create')
     except FileExistsError: raise Busy(f'{file.parent}: another sweep has just begun here') from None
     except DDAError: raise
     except Exception as e: raise BadInput(f'cannot write to {file.parent}: {" ".join(str(e).split()) or type(e).__name__}') from None
@@ -444,6 +457,7 @@ def run_sweep(
         for t in todo:
             if states[t.name] == 'damaged': _put_aside(out/t.name, screen)
         how = dict(retries=retries, track=track)
+        if address and not _has_ray(): raise BadInput(f'--address {address} asks for Ray: pip install dda_nb[cluster]')
         if todo and not _has_ray(): screen.say('Ray is not installed, so the runs take turns; pip install dda_nb[cluster] runs them side by side'); ended = in_turn(todo, out, screen.tell, **how)
         elif todo: ended = by_ray(todo, out, screen.tell, address=address, cpus=cpus, gpus=gpus, n=len(tasks), **how)
         else: ended = []
@@ -467,11 +481,10 @@ def _write_down(task, out, error, screen):
     "Note a failure beside the partly executed notebook"
     notebook, here = f'{task.notebook}.partial.ipynb', out/task.name
     try:
-        if not isinstance(out, Path) and (partial := work_folder(task, out)/notebook).exists(): write_file(here/notebook, partial.read_bytes())
         write_file(here/'failed.json', json.dumps(dict(error=error, notebook=str(here/notebook) if (here/notebook).exists() else '', time=time.strftime('%Y-%m-%d %H:%M:%S'), **task.setting)))
     except (OSError, DDAError) as e: screen.say(f'{task.name}: its failure could not be written down: {e}')
 
-# %% ../nbs/10_sweeps.ipynb #c60b6d4c
+# %% ../nbs/10_sweeps.ipynb #e12962e2
 def sweep_text(
     tasks:list,   # see `Task`
     states:dict,  # see `states_of`
@@ -479,7 +492,7 @@ def sweep_text(
 )->str:
     "The settings of a sweep as a table, with how far their runs have come"
     import pandas as pd
-    rows = pd.DataFrame([{k: repr(v) if isinstance(v, (str, list, dict)) and not str(v).isprintable() else str(v) for k, v in t.setting.items() if k != 'seed'}
+    rows = pd.DataFrame([{k: cell_text(v) for k, v in t.setting.items() if k != 'seed'}
                          | dict(runs=1, done=states[t.name] == 'done', failed=states[t.name] == 'failed') for t in tasks])
     by = [k for k in rows if k not in ('runs', 'done', 'failed')]
     rows = rows.groupby(by, sort=False, dropna=False).sum().reset_index() if by else rows.sum().to_frame().T

@@ -102,7 +102,7 @@ def test_a_worker_is_killed_and_a_node_is_stopped(cluster, waiting):
     stop_node(second)
     out, err = run.communicate(timeout=200)
     assert run.returncode == 0 and len(done_in(waiting)) == 6 and before.items() <= done_in(waiting).items(), (out, err)
-    assert '| 30  | 2      | 30.5 ± 0.7071 |' in out, out
+    assert '| 30  | 2      | 30.50 ± 0.71 |' in out, out
 
 
 def test_the_driver_is_killed_and_another_stopped(cluster, waiting):
