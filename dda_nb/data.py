@@ -13,6 +13,7 @@ __all__ = ['COLUMNS', 'SPLITS', 'HUB', 'Split', 'Data', 'digits', 'check_data', 
 import hashlib, io, os, re, shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -236,6 +237,15 @@ def _from_cache(file):
     t = load_tree(file)
     return Data(t['name'], *(Split(t[f'{k}_images'], t[f'{k}_labels']) for k in SPLITS), t['classes'], t['skipped'], t['mark'], t['stats'])
 
+def _once(name, build):
+    "A data set from the cache, where it is put if it is not there, or damaged"
+    from filelock import FileLock
+    file = make_folder(cache_folder()/'data')/f'{name}.safetensors'
+    with FileLock(f'{file}.lock'):
+        try: return _from_cache(file)
+        except BadInput: _to_cache(file, build())
+        return _from_cache(file)
+
 def load_data(
     name:str,              # `digits`, `cifar10`, `cifar100`, `tiny-imagenet`, or `parquet:FOLDER`, `folder:FOLDER`, `hub:OWNER/NAME`
     side:int=0,            # pixels that every image is resized and cropped to; 0 leaves them, and they must be of one size
@@ -243,22 +253,17 @@ def load_data(
     class_names:str='',    # file with the name of a class in each line; empty takes the data set's own
 )->Data:
     "Load a data set, decoded once and then from the cache; `BadInput` or `MissingFile` in one line if it can't be used"
-    from filelock import FileLock
     kind, place = check_data(name)
     nearest(corrupt, ['refuse', 'skip'], 'value of corrupt')
     if kind == 'digits': return _plain_digits(side, class_names)
     title, sources = _sources(kind, place)
     names = read_names(class_names) if class_names else []
     mark = _mark(sources, title, side, corrupt, names)
-    file = make_folder(cache_folder()/'data')/f'{title}-{mark}.safetensors'
-    with FileLock(f'{file}.lock'):
-        try: return _from_cache(file)
-        except BadInput: _to_cache(file, _build(title, place, sources, side, corrupt, names, mark))   # not there, or damaged
-        return _from_cache(file)
+    return _once(f'{title}-{mark}', lambda: _build(title, place, sources, side, corrupt, names, mark))
 
 def _plain_digits(side, class_names):
     if side not in (0, 8) or class_names: raise BadInput('the digits are 8 pixels wide and are called 0 to 9; side and class_names are for other data')
-    return digits()
+    return _once(f'digits-{version("scikit-learn")}', digits)   # which takes a second to import
 
 def named(
     classes:list,  # of a data set

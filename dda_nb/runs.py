@@ -100,14 +100,14 @@ def tracked(
     try: yield lambda line: tracker.log(numbers(line), step=line['step'])
     finally: tracker.finish()
 
-# %% ../nbs/09_runs.ipynb #c6998763
+# %% ../nbs/09_runs.ipynb #6259a727
 def execute(
     source:str,      # notebook with a cell of parameters, as text
     name:str,        # of it in the folder: NAME.partial.ipynb until it has come to its end, then NAME.ipynb
     values:dict,     # its parameters
     out:Path,        # folder that it works in, an absolute path
     *tell,           # each called with every line that the run's log gets, see `watched`
-    about:dict=None, # what its row says unless it says so itself; None is for a notebook that leaves a whole row
+    about:dict=None, # what its row says unless it says so itself; None is for a notebook of ours, which leaves a whole row and nothing else to do at its end
     **env,           # environment variables that it sees
 )->dict:             # the row
     "Execute a notebook with papermill; `DDAError` in one line if it fails"
@@ -119,7 +119,8 @@ def execute(
         write_file(partial, source)
         with watched(out, *tell), patch.dict(os.environ, dict(TQDM_DISABLE='1', PYDEVD_DISABLE_FILE_VALIDATION='1') | env), _quiet('papermill'):
             whole = str(partial).replace('{', '{{').replace('}', '}}')   # papermill fills in braces
-            papermill.execute_notebook(whole, whole, values, progress_bar=False, cwd=out, extra_arguments=['--log-level=CRITICAL'])
+            papermill.execute_notebook(whole, whole, values, progress_bar=False, cwd=out, extra_arguments=['--log-level=CRITICAL'],
+                                       shutdown_kernel='immediate' if about is None else 'graceful')   # seconds, with so much imported
     except PapermillExecutionError as e:
         if hasattr(core, e.ename): raise getattr(core, e.ename)(e.evalue) from None
         raise DDAError(f'the notebook failed with {e.ename}: {" ".join(e.evalue.split())}; it lies in {partial}') from None
