@@ -21,7 +21,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch, yaml
-from .core import (BadInput, Busy, Loop, MissingFile, cache_folder, checksum, choose_speed, default_device, load_tree, load_weights, make_folder, nearest, open_team, piece_size, place, write_file)
+from .core import (BadInput, Busy, Damaged, Loop, MissingFile, cache_folder, checksum, choose_speed, default_device, load_tree, load_weights, make_folder, nearest, one_line, open_team, piece_size, place, write_file)
 from .data import Data, Split, check_data, load_data, read_names, to_float
 from .models import about_classifier, library_moments, load_classifier, load_clip, n_outputs, new_classifier, predict, put_weights, save_classifier, train_teacher, training_speed
 from .bank import ImageBank, Shards, new_bank, read_bank
@@ -321,7 +321,7 @@ def lock_folder(
 def _read_yaml(file):
     try: held = yaml.safe_load(file.read_text())
     except yaml.YAMLError: held = None
-    if not isinstance(held, dict) or 'preset' not in held: raise BadInput(f'{file}: not a configuration; it was cut short or altered')
+    if not isinstance(held, dict) or 'preset' not in held: raise BadInput(f'{file}: not a configuration of ours; it was cut short or altered, or is of another notebook')
     return held
 
 def open_folder(
@@ -351,7 +351,7 @@ def read_config(
     folder,  # of a run
 )->Config:
     "The configuration that a run's folder holds"
-    file = Path(folder)/'config.yaml'
+    file = place(folder)/'config.yaml'
     if not file.is_file(): raise MissingFile(f'{folder}: no run here (no config.yaml)')
     return make_config(**_read_yaml(file))
 
@@ -672,10 +672,13 @@ def peak_memory(
     if torch.device(device).type == 'cuda': return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-def commit()->str:
-    "Git commit of the checkout that the package runs from, with `+` if it was changed; empty for an installed package"
-    git = lambda *a: subprocess.run(['git', '-C', package_folder(), *a], capture_output=True, text=True).stdout.strip()
-    if not shutil.which('git') or git('ls-files', '__init__.py') == '': return ''
+def commit(
+    file=None,  # whose checkout is meant; None is the package
+)->str:
+    "Git commit of the checkout that a file belongs to, with `+` if it was changed; empty for one that belongs to none, such as an installed package"
+    file = Path(file or package_folder()/'__init__.py')
+    git = lambda *a: subprocess.run(['git', '-C', file.parent, *a], capture_output=True, text=True).stdout.strip()
+    if not shutil.which('git') or git('ls-files', file.name) == '': return ''
     return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--porcelain', '--untracked-files=no') else '')
 
 def arm(
@@ -707,13 +710,13 @@ def made_by(
 def read_results(
     folder,  # of a run, see `place`
 )->dict:
-    "The row of a finished run; `MissingFile` if it is not finished, `BadInput` if it can't be read"
+    "The row of a finished run; `MissingFile` if it is not finished, `Damaged` if it was cut short, `BadInput` if it can't be read"
     file = place(folder)/'results.json'
     try: row = json.loads(file.read_text())
     except (FileNotFoundError, NotADirectoryError): raise MissingFile(f'{folder}: no finished run here (no results.json)') from None
-    except OSError as e: raise BadInput(f'{file}: {e.strerror or e}') from None
+    except OSError as e: raise BadInput(f'{file}: {one_line(e)}') from None
     except ValueError: row = None
-    if not isinstance(row, dict): raise BadInput(f'{file}: not a row of results; it was cut short or altered')
+    if not isinstance(row, dict): raise Damaged(f'{file}: not a row of results; it was cut short or altered')
     return row
 
 # %% ../nbs/08_pipeline.ipynb #ea4aee82

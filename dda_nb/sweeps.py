@@ -9,18 +9,18 @@ __all__ = ['Sweep', 'grid', 'sample', 'read_sweep', 'Task', 'read_notebook', 'ta
            'run_task', 'attempt', 'in_turn', 'share_of', 'by_ray', 'progress_text', 'Screen', 'only_sweep', 'states_of',
            'run_sweep', 'sweep_text', 'time_text', 'dda_sweep']
 
-# %% ../nbs/10_sweeps.ipynb #77124fea
-import argparse, ast, contextlib, hashlib, importlib.util, itertools, json, math, os, random, shlex, socket, sys, threading, time
+# %% ../nbs/10_sweeps.ipynb #7317a321
+import _thread, argparse, ast, contextlib, hashlib, importlib.util, itertools, json, math, os, random, shlex, shutil, socket, sys, threading, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
+import torch, yaml
 from tqdm.auto import tqdm
-from .core import BadInput, Busy, DDAError, Diverged, MissingFile, cache_folder, default_device, make_folder, nearest, place, write_file
-from .pipeline import Config, check_run, estimate, lock_folder, made_by, make_config, read_results, run_name
-from .runs import cell_text, execute, experiment, gather, only_command, run_notebook, table, table_text, tracked
+from .core import BadInput, Busy, Damaged, DDAError, Diverged, MissingFile, cache_folder, default_device, make_folder, nearest, one_line, place, write_file
+from .pipeline import Config, check_run, commit, estimate, lock_folder, made_by, make_config, read_results, run_name
+from .runs import cell_text, check_tracker, ended, execute, gather, only_command, run_notebook, table, table_text, tracked, warnings_in_a_line
 
-# %% ../nbs/10_sweeps.ipynb #c8f89091
+# %% ../nbs/10_sweeps.ipynb #337845f5
 @dataclass(frozen=True)
 class Sweep:
     "Runs that belong together: one notebook, many settings, each with every seed"
@@ -49,7 +49,7 @@ def sample(
 
 def _drawn(draw, name, v):
     if isinstance(v, list) and v: return draw.choice(v)
-    if not isinstance(v, dict) or not {'from', 'to'} <= v.keys() <= {'from', 'to', 'log'} or not all(_is_number(v[k]) for k in ('from', 'to')) or not v['from'] < v['to']:
+    if not isinstance(v, dict) or not {'from', 'to'} <= v.keys() <= {'from', 'to', 'log'} or not all(_is_number(v[k]) for k in ('from', 'to')) or not v['from'] < v['to'] or not isinstance(v.get('log', False), bool):
         raise BadInput(f'sample: {name} must be a list of choices, or a range such as {{from: 1, to: 9}}, found {v!r}')
     a, b = v['from'], v['to']
     if v.get('log') and a <= 0: raise BadInput(f'sample: {name} is drawn evenly in the logarithm, so its range must lie above 0, found {v!r}')
@@ -60,7 +60,7 @@ def _drawn(draw, name, v):
 
 def _is_number(v): return isinstance(v, (int, float)) and not isinstance(v, bool)
 
-# %% ../nbs/10_sweeps.ipynb #a4c3df98
+# %% ../nbs/10_sweeps.ipynb #e604da62
 _KINDS = {dict: 'a mapping, name: value', list: 'a list', str: 'text'}
 _KEYS = 'notebook', 'preset', 'fixed', 'grid', 'list', 'sample', 'seeds'
 
@@ -82,12 +82,18 @@ def _read_yaml(file):
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
     try: held = YAML(typ='safe', pure=True).load(place(file).read_text())
-    except OSError as e: raise MissingFile(f'{file}: {e.strerror or "cannot be read"}') from None
+    except OSError as e: raise MissingFile(f'{file}: {one_line(e)}') from None
     except MarkedYAMLError as e: raise BadInput(f'{file}: {e.problem} in line {e.problem_mark.line + 1}') from None
-    except (YAMLError, UnicodeDecodeError): raise BadInput(f'{file}: not a YAML file') from None
+    except (YAMLError, ValueError) as e: raise BadInput(f'{file}: not a YAML file ({one_line(e)})') from None   # ValueError: a date that is none, or not UTF-8
     if not isinstance(held, dict): raise BadInput(f'{file}: expected the keys {", ".join(_KEYS)}')
     for k in held: nearest(k, _KEYS, f'key in {file}')
+    for k in ('fixed', 'grid', 'sample'): _check_names(file, held.get(k))
+    for s in held.get('list') if isinstance(held.get('list'), list) else []: _check_names(file, s)
     return held
+
+def _check_names(file, values):
+    odd = [k for k in values if not isinstance(k, str)] if isinstance(values, dict) else []
+    if odd: raise BadInput(f'{file}: a name must be text, found {odd[0]!r}; put it in quotes')
 
 def _settings(file, held, kind='list'):
     "The settings, checked"
@@ -96,13 +102,16 @@ def _settings(file, held, kind='list'):
     if kind == 'sample':
         space = {k: v for k, v in found.items() if k not in ('n', 'seed')}
         if not isinstance(found.get('n'), int) or found['n'] < 1 or not space: raise BadInput(f'{file}: sample needs n, the number of settings, and something to draw')
+        if not isinstance(found.get('seed', 0), int): raise BadInput(f'{file}: the seed of sample must be a whole number, found {found["seed"]!r}')
         found = sample(found['n'], space, found.get('seed', 0))
     if not found or not all(isinstance(s, dict) for s in found): raise BadInput(f'{file}: list must hold settings such as {{copies: 4}}, found {found!r}')
-    twice = {k for s in found for k in s if k in held.get('fixed', {})} | ({'seed'} if 'seeds' in held and any('seed' in d for d in (held.get('fixed', {}), *found)) else set())
+    fixed = held.get('fixed', {})
+    once = [*fixed, *(['seed'] if 'seeds' in held else []), *(['preset'] if 'preset' in held else [])]
+    twice = {k for s in found for k in s if k in once} | {k for k in fixed if once.count(k) > 1}
     if twice: raise BadInput(f'{file}: {", ".join(sorted(twice))} is set twice')
     return found
 
-# %% ../nbs/10_sweeps.ipynb #e87885ca
+# %% ../nbs/10_sweeps.ipynb #b3487ebf
 @dataclass(frozen=True)
 class Task:
     "One run of a sweep"
@@ -110,8 +119,8 @@ class Task:
     setting:dict      # what the sweep says of it, its seed among that
     values:dict       # parameters of the notebook
     notebook:str      # its name in the run's folder, without .ipynb
-    source:str        # its text
-    config:Config     # of our own experiment; None for another notebook
+    source:str        # its text, if it is the user's own
+    config:Config     # of our experiment; None for another notebook
     imports:str = ''  # folder that the notebook imports from, if it is the user's own
 
 def read_notebook(
@@ -126,10 +135,9 @@ def read_notebook(
     for c in cells: c.outputs, c.execution_count = [], None
     marked = [c.source for c in cells if 'parameters' in c.metadata.get('tags', [])]
     if not marked: raise BadInput(f'{file}: no cell has the tag parameters')
-    try: body = ast.parse(marked[0]).body
+    try: tree = ast.parse(''.join(l for l in marked[0].splitlines(keepends=True) if not l.startswith(('%', '!'))))
     except SyntaxError: raise BadInput(f'{file}: its cell of parameters is not Python') from None
-    targets = [t for s in body for t in (s.targets if isinstance(s, ast.Assign) else [s.target] if isinstance(s, ast.AnnAssign) else [])]
-    return nbformat.writes(nb), [t.id for t in targets if isinstance(t, ast.Name)]
+    return nbformat.writes(nb), [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
 def tasks_of(
     sweep:Sweep,  # see `read_sweep`
@@ -139,11 +147,13 @@ def tasks_of(
     make = _own_tasks if sweep.notebook.endswith('.ipynb') else _our_tasks
     return list({t.name: t for t in make(sweep, said)}.values())
 
+_TAKEN = 'run', 'runs', 'done', 'failed', 'parameters', 'notebook', 'command'
+
 def _our_tasks(sweep, said):
     "Runs of the package's experiment"
     if sweep.notebook != 'dda': raise BadInput(f'notebook: dda, or a file FILE.ipynb; found {sweep.notebook!r}')
     if not sweep.preset: raise BadInput('preset is missing: which one? See dda_run --help')
-    source, checked = experiment('dda'), set()
+    checked = set()
     for values in said:
         try:
             if 'preset' in values: raise BadInput('preset is a key of the sweep file, the same for all runs')
@@ -151,7 +161,7 @@ def _our_tasks(sweep, said):
             kind = json.dumps(asdict(config) | dict(seed=0, arm=''))
             if kind not in checked: check_run(config); checked.add(kind)
         except BadInput as e: raise BadInput(f'{e} (in the setting {_said(values)})') from None
-        yield Task(run_name(config), values, {}, 'dda', source, config)
+        yield Task(run_name(config), values, {}, 'dda', '', config)
 
 def _own_tasks(sweep, said):
     "Runs of a notebook of the user's own"
@@ -159,7 +169,9 @@ def _own_tasks(sweep, said):
     source, known = read_notebook(file)
     for values in said:
         values = ({'preset': sweep.preset} if sweep.preset else {}) | values
-        for k, v in values.items(): nearest(k, known, f'parameter of {file.name}'); _check_plain(k, v)
+        for k, v in values.items():
+            nearest(k, known, f'parameter of {file.name}'); _check_plain(k, v)
+            if k in _TAKEN: raise BadInput(f'{file.name}: its parameter {k} has a name that rows and tables need; call it otherwise')
         mark = hashlib.sha256(json.dumps([file.name, sorted(values.items())]).encode()).hexdigest()[:8]
         yield Task(f'{file.stem}-{mark}', values, values, file.stem, source, None, str(file.parent.absolute()))
 
@@ -171,17 +183,18 @@ def _check_plain(name, v):
 
 def _said(values): return ', '.join(f'{k}={v!r}' for k, v in values.items())
 
-# %% ../nbs/10_sweeps.ipynb #f686eb3c
+# %% ../nbs/10_sweeps.ipynb #354e729e
 def state_of(
     task:Task,  # of a sweep
     out,        # the sweep's folder, see `place`
 )->str:         # done, failed, damaged, begun, or nothing
-    "How far a run has come"
+    "How far a run has come; whatever the disk or the store raises where that can't be read"
     folder = out/task.name
-    try: row = read_results(folder)
-    except MissingFile: row = None
-    except BadInput: return 'damaged'
-    if row is not None and (folder/f'{task.notebook}.ipynb').exists(): return 'done'
+    if not isinstance(out, Path): out.fs.invalidate_cache()   # other machines write there
+    try:
+        if read_results(folder) is not None and ended(folder) and (folder/f'{task.notebook}.ipynb').exists(): return 'done'
+    except MissingFile: pass
+    except Damaged: return 'damaged'
     return 'failed' if (folder/'failed.json').exists() else 'begun' if folder.exists() else ''
 
 def work_folder(
@@ -190,21 +203,21 @@ def work_folder(
 )->Path:
     "Where a run is computed: there if that is on a disk, otherwise in the cache folder"
     if isinstance(out, Path): return make_folder(out/task.name).absolute()
-    return make_folder(cache_folder()/'runs'/hashlib.sha256(str(out).encode()).hexdigest()[:8]/task.name)
+    return make_folder(cache_folder()/'runs'/hashlib.sha256(f'{out} {task.source}'.encode()).hexdigest()[:8]/task.name)
 
-_STAY = 'bank', 'variations', 'embeddings', 'views', 'prior', 'stream-'
+_STAY = 'bank.', 'variations.', 'embeddings.', 'views.', 'prior/', 'stream-'
 
 def bring(
-    here:Path,  # a run's folder on a disk
-    there,      # its folder in an object store
+    here:Path,      # a run's folder on a disk
+    there,          # its folder in an object store
+    stay:tuple=(),  # beginnings of the names of files that are not brought
 ):
-    "Copy the record of a run, its row last; not the images and networks that it was computed from"
-    files = [f for f in here.rglob('*') if f.is_file() and not (name := str(f.relative_to(here))).startswith(('.', *_STAY)) and not name.endswith(('.ckpt', '.part'))]
-    for f in sorted(files, key=lambda f: (f.name == 'results.json', f)):
-        goal = there/f.relative_to(here).as_posix()
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        goal.write_bytes(f.read_bytes())
-    (there/'failed.json').unlink(missing_ok=True)
+    "Move the record of a run, its row last; what it was computed from is dropped"
+    names = sorted(f.relative_to(here).as_posix() for f in here.rglob('*') if f.is_file())
+    names = [n for n in names if not n.startswith(('.', *stay)) and not n.endswith(('.ckpt', '.part', '.partial.ipynb'))]
+    for n in sorted(names, key='results.json'.__eq__): write_file(there/n, (here/n).read_bytes())
+    for f in (*there.glob('*.partial.ipynb'), there/'failed.json'): f.unlink(missing_ok=True)
+    shutil.rmtree(here)
 
 def run_task(
     task:Task,      # what to run
@@ -221,7 +234,7 @@ def run_task(
     except Exception:
         if far: _bring_partial(here/f'{task.notebook}.partial.ipynb', out/task.name)
         raise
-    if far: bring(here, out/task.name)
+    if far: bring(here, out/task.name, _STAY if task.config else ())
     return row
 
 def _run_here(task, here, *tell, **env):
@@ -229,10 +242,16 @@ def _run_here(task, here, *tell, **env):
     if task.config: return run_notebook(task.config, here, *tell, **env)
     write_file(here/'config.yaml', json.dumps(task.values, indent=1))   # which is YAML too
     with only_command(here):
-        about = {k: v if isinstance(v, (str, int, float)) else json.dumps(v) for k, v in task.values.items()}
-        about |= dict(notebook=f'{task.notebook}.ipynb', parameters=','.join(task.values), command=shlex.join(['papermill', f'{task.notebook}.ipynb', 'out.ipynb', '-y', json.dumps(task.values)]))
         path = os.pathsep.join(filter(None, [task.imports, os.environ.get('PYTHONPATH')]))
-        return execute(task.source, task.notebook, task.values, here, *tell, about=about | made_by(default_device()), PYTHONPATH=path, **env)
+        return execute(task.source, task.notebook, task.values, here, *tell, about=_about(task, **env), PYTHONPATH=path, **env)
+
+def _about(task, OMP_NUM_THREADS=0):
+    "What the row of a notebook of the user's own says beside what the notebook says"
+    file = Path(task.imports)/f'{task.notebook}.ipynb'
+    values = {k: v if isinstance(v, (str, int, float)) else json.dumps(v) for k, v in task.values.items()}
+    return made_by(default_device()) | ({'threads': int(OMP_NUM_THREADS)} if OMP_NUM_THREADS else {}) | dict(
+        notebook=file.name, notebook_mark=hashlib.sha256(task.source.encode()).hexdigest()[:12], notebook_commit=commit(file) if file.exists() else '', parameters=','.join(task.values),
+        command=shlex.join(['papermill', file.name, 'out.ipynb', '-y', yaml.safe_dump(task.values, default_flow_style=True, allow_unicode=True, width=10**6).strip()])) | values
 
 def _bring_partial(notebook, there):
     with contextlib.suppress(Exception): write_file(there/notebook.name, notebook.read_bytes())   # the error that led here is what counts
@@ -248,10 +267,10 @@ def attempt(
     for left in range(retries, -1, -1):
         try: return run_task(task, out, *tell, **how), None
         except (BadInput, Diverged) as e: return None, str(e)
-        except Exception as e: error = str(e) if isinstance(e, DDAError) else f'{type(e).__name__}: {" ".join(str(e).split())}'
+        except Exception as e: error = str(e) if isinstance(e, DDAError) else f'{type(e).__name__}: {one_line(e)}'
     return None, error
 
-# %% ../nbs/10_sweeps.ipynb #310ed218
+# %% ../nbs/10_sweeps.ipynb #04338e60
 def in_turn(
     tasks:list,  # see `Task`
     out,         # the sweep's folder
@@ -271,23 +290,25 @@ def _new_board(ray):
             return lines
     return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
 
-def _start_ray(ray, address):
-    os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+def _start_ray(ray, address, retries):
+    for k, v in dict(RAY_USAGE_STATS_ENABLED=0, RAY_task_oom_retries=retries).items(): os.environ.setdefault(k, str(v))   # without the second, a run too large for the memory is tried for ever
     address = address or os.environ.get('RAY_ADDRESS') or 'local'
     local = dict(include_dashboard=False, object_store_memory=100 * 2**20) if address == 'local' else {}
     try: ray.init(address, logging_level='ERROR', log_to_driver=False, **local)
-    except (ConnectionError, RuntimeError, ValueError) as e: raise BadInput(f'no Ray at {address}: {" ".join(str(e).split())[:200]}') from None
+    except (ConnectionError, RuntimeError, ValueError) as e: raise BadInput(f'no Ray at {address}: {one_line(e)[:200]}') from None
 
 def share_of(
-    resources:dict,  # `CPU` and `GPU` of the machine or cluster
-    n:int,           # runs in all
-    cpus:int=0,      # cores a run; 0 shares them out
-    gpus:float=-1.,  # GPUs a run; -1 is one where there are any
-)->tuple:            # cores and GPUs a run
-    "What each run gets"
-    if gpus < 0: gpus = float(bool(resources.get('GPU')))
-    at_once = min(n, int(resources['GPU'] / gpus) if gpus and resources.get('GPU') else n)
-    return cpus or max(1, int(resources.get('CPU', 1)) // max(at_once, 1)), gpus
+    nodes:list,    # `CPU` and `GPU` of each, as dicts
+    n:int,         # runs in all
+    cpus:int=0,    # cores a run; 0 shares them out
+    gpus:float=-1, # GPUs a run; -1 is one where there are any
+)->tuple:          # cores and GPUs a run
+    "What each run gets; `BadInput` if no node has that much"
+    if gpus < 0: gpus = float(any(r.get('GPU') for r in nodes))
+    fit = [(int(r['CPU']), int(r['GPU'] / gpus) if gpus else int(r['CPU'])) for r in nodes if r.get('CPU', 0) >= max(cpus, 1) and r.get('GPU', 0) >= gpus]
+    if not fit: raise BadInput(f'no machine has {max(cpus, 1)} cores and {gpus:g} GPUs for a run; there are: ' + ', '.join(f'{r.get("CPU", 0):g} cores and {r.get("GPU", 0):g} GPUs' for r in nodes))
+    if n < sum(slots for _, slots in fit): return cpus or max(1, min(sum(c for c, _ in fit) // n, min(c for c, _ in fit))), gpus
+    return cpus or max(1, min(c // slots for c, slots in fit)), gpus
 
 def by_ray(
     tasks:list,      # see `Task`
@@ -302,9 +323,9 @@ def by_ray(
 ):
     "Yield task, row and error as they come in, from this machine's cores and GPUs or a cluster's"
     import ray
-    _start_ray(ray, address)
+    _start_ray(ray, address, retries)
     try:
-        cpus, gpus = share_of(ray.cluster_resources(), n or len(tasks), cpus, gpus)
+        cpus, gpus = share_of([r['Resources'] for r in ray.nodes() if r['Alive']], n or len(tasks), cpus, gpus)
         board = _new_board(ray)
         def work(task): return attempt(task, out, lambda line: board.tell.remote(task.name, line), retries=retries, threads=cpus, track=track)
         job = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(work)
@@ -320,18 +341,20 @@ def _results(ray, left, board, tell):
         for ref in ray.wait(list(left), timeout=1)[0]:
             task = left.pop(ref)
             try: row, error = ray.get(ref)
-            except ray.exceptions.RayError as e: row, error = None, f'{type(e).__name__}: {" ".join(str(e).split())[:300]}'
+            except ray.exceptions.RayError as e: row, error = None, f'{type(e).__name__}: {one_line(e)[:300]}'
             yield task, row, error
         try: news = ray.get(board.read.remote(), timeout=10)
         except ray.exceptions.RayError: continue   # it is on its way to another node
-        for name, line in news.items(): tell(name, line)
+        running = {t.name for t in left.values()}
+        for name, line in news.items():
+            if name in running: tell(name, line)
 
 def _stop(ray, left):
     "Tell the running notebooks to stop, and wait for them"
     for ref in left: ray.cancel(ref)
     ray.wait(list(left), num_returns=len(left), timeout=30)
 
-# %% ../nbs/10_sweeps.ipynb #bbdddc25
+# %% ../nbs/10_sweeps.ipynb #9fdc60e7
 def progress_text(
     line:dict,  # of a run's log
 )->str:
@@ -375,7 +398,7 @@ class Screen:
         self.done += error is None; self.failed += error is not None
         self.all.update()
         if self.failed: self.all.set_postfix(failed=self.failed)
-        what = f'failed: {error}' if error else 'done' + (f', student {row["student_acc"]:.4f}' if row.get('student_acc') is not None else '')
+        what = f'failed: {error}' if error else 'done' + (f', student {row["student_acc"]:.4f}' if isinstance(row.get('student_acc'), float) else '')
         self.say(f'[{self.done + self.failed}/{self.n}] {task.name} ({_said(task.setting)}) {what}')
 
     def say(self, text): tqdm.write(text, file=sys.stderr)
@@ -384,7 +407,7 @@ class Screen:
         "Leave the terminal as it was"
         for bar in (*self.bars.values(), self.all): bar.close()
 
-# %% ../nbs/10_sweeps.ipynb #94cfe9d8
+# %% ../nbs/10_sweeps.ipynb #37e12798
 @contextlib.contextmanager
 def only_sweep(
     out,            # the sweep's folder, see `place`
@@ -396,17 +419,26 @@ def only_sweep(
         try: yield
         finally: lock.release()
         return
-    me, over = dict(host=socket.gethostname(), pid=os.getpid()), threading.Event()
-    _take(out/'sweep.lock', me, 4 * renew)
+    file, me, over = out/'sweep.lock', dict(host=socket.gethostname(), pid=os.getpid(), token=os.urandom(8).hex()), threading.Event()
+    _take(file, me, 4 * renew)
     def keep():
         while not over.wait(renew):
-            with contextlib.suppress(Exception): _beat(out/'sweep.lock', me)   # the next one may come through
+            try:
+                if _holder(file).get('token') == me['token']: _beat(file, me)
+                else: over.set(); _thread.interrupt_main()   # it was taken for dead, and another sweep is here now
+            except Exception: pass   # the next one may come through
     thread = threading.Thread(target=keep, daemon=True)
     thread.start()
     try: yield
     finally:
         over.set(); thread.join()
-        with contextlib.suppress(Exception): (out/'sweep.lock').unlink(missing_ok=True)
+        with contextlib.suppress(Exception):
+            if _holder(file).get('token') == me['token']: file.unlink()
+
+def _holder(file):
+    "Who holds a lock; nothing if nobody does"
+    file.fs.invalidate_cache()
+    return json.loads(file.read_text()) if file.exists() else {}
 
 def _beat(file, me, **how):
     file.fs.pipe_file(file.path, json.dumps(me | dict(time=time.time())).encode(), **how)
@@ -414,19 +446,19 @@ def _beat(file, me, **how):
 def _take(file, me, dead):
     "Write the lock, unless somebody lives who holds it"
     try:
-        if file.exists():
-            held = json.loads(file.read_text())
-            gone = time.time() - held.pop('time') > dead or held['host'] == me['host'] and not _lives(held['pid'])
+        if held := _holder(file):
+            gone = time.time() - held['time'] > dead or held['host'] == me['host'] and not _lives(held['pid'])
             if not gone: raise Busy(f'{file.parent}: process {held["pid"]} on {held["host"]} is sweeping here; wait until it has finished, or stop it')
             file.unlink()
         _beat(file, me, mode='create')
+        if _holder(file)['token'] != me['token']: raise FileExistsError
     except FileExistsError: raise Busy(f'{file.parent}: another sweep has just begun here') from None
     except DDAError: raise
-    except Exception as e: raise BadInput(f'cannot write to {file.parent}: {" ".join(str(e).split()) or type(e).__name__}') from None
+    except Exception as e: raise BadInput(f'cannot write to {file.parent}: {one_line(e)}') from None
 
 def _lives(pid):
     import psutil
-    return psutil.pid_exists(pid)
+    return pid != os.getpid() and psutil.pid_exists(pid)
 
 def states_of(
     tasks:list,  # see `Task`
@@ -435,7 +467,7 @@ def states_of(
     "How far each run has come"
     def state(t):
         try: return state_of(t, out)
-        except OSError as e: return f'{e.filename or out/t.name}: {e.strerror or e}'
+        except Exception as e: return one_line(e)
     return {t.name: state(t) for t in tasks}
 
 def run_sweep(
@@ -450,41 +482,45 @@ def run_sweep(
     "Run what is missing or failed, by Ray if it is installed; `Busy` if another sweep is at work there"
     out, failed = place(out), {}
     if isinstance(out, Path): out = out.absolute()
+    if address and not _has_ray(): raise BadInput(f'--address {address} asks for Ray: pip install dda_nb[cluster]')
+    if track: check_tracker(track)
     with only_sweep(out):
         states = states_of(tasks, out)
         todo = [t for t in tasks if states[t.name] != 'done']
-        screen = Screen(len(tasks), len(tasks) - len(todo))
+        screen, how = Screen(len(tasks), len(tasks) - len(todo)), dict(retries=retries, track=track)
         for t in todo:
             if states[t.name] == 'damaged': _put_aside(out/t.name, screen)
-        how = dict(retries=retries, track=track)
-        if address and not _has_ray(): raise BadInput(f'--address {address} asks for Ray: pip install dda_nb[cluster]')
-        if todo and not _has_ray(): screen.say('Ray is not installed, so the runs take turns; pip install dda_nb[cluster] runs them side by side'); ended = in_turn(todo, out, screen.tell, **how)
-        elif todo: ended = by_ray(todo, out, screen.tell, address=address, cpus=cpus, gpus=gpus, n=len(tasks), **how)
-        else: ended = []
-        try:
-            for task, row, error in ended:
-                if not error and state_of(task, out) != 'done': error = f'its row is not in {out}; the node that ran it writes to a disk of its own: choose a folder that all nodes share, or an object store'
-                if error: failed[task.name] = error; _write_down(task, out, error, screen)
+        if not todo: runs = iter(())
+        elif _has_ray(): runs = by_ray(todo, out, screen.tell, address=address, cpus=cpus, gpus=gpus, n=len(tasks), **how)
+        else: screen.say('Ray is not installed, so the runs take turns; pip install dda_nb[cluster] runs them side by side'); runs = in_turn(todo, out, screen.tell, **how)
+        with contextlib.closing(screen), contextlib.closing(runs) if todo else contextlib.nullcontext():
+            for task, row, error in runs:
+                if error := _error_of(task, out, error): failed[task.name] = error; _write_down(task, out, error, screen)
                 screen.ended(task, row, error)
-        finally: screen.close()
     return failed
+
+def _error_of(task, out, error):
+    "What went wrong, by what now lies in the run's folder"
+    state = states_of([task], out)[task.name]
+    if state == 'done': return None   # a worker that was lost after its work was done, too
+    return error or (state if state not in ('failed', 'begun', 'damaged', '') else
+                     f'its row is not in {out}; the node that ran it writes to a disk of its own: choose a folder that all nodes share, or an object store')
 
 def _has_ray(): return importlib.util.find_spec('ray') is not None
 
 def _put_aside(folder, screen):
     "Keep a damaged row under another name"
-    try: (folder/'results.damaged.json').write_bytes((folder/'results.json').read_bytes()); (folder/'results.json').unlink()
-    except OSError as e: return screen.say(f'{folder}/results.json: damaged, and it cannot be put aside: {e.strerror or e}')
+    try: write_file(folder/'results.damaged.json', (folder/'results.json').read_bytes()); (folder/'results.json').unlink()
+    except Exception as e: return screen.say(f'{folder}/results.json: damaged, and it cannot be put aside: {one_line(e)}')
     screen.say(f'{folder}: its row was cut short or altered; it is kept as results.damaged.json, and the run is finished again')
 
 def _write_down(task, out, error, screen):
     "Note a failure beside the partly executed notebook"
-    notebook, here = f'{task.notebook}.partial.ipynb', out/task.name
-    try:
-        write_file(here/'failed.json', json.dumps(dict(error=error, notebook=str(here/notebook) if (here/notebook).exists() else '', time=time.strftime('%Y-%m-%d %H:%M:%S'), **task.setting)))
-    except (OSError, DDAError) as e: screen.say(f'{task.name}: its failure could not be written down: {e}')
+    partial = out/task.name/f'{task.notebook}.partial.ipynb'
+    try: write_file(out/task.name/'failed.json', json.dumps(task.setting | dict(error=error, notebook=str(partial) if partial.exists() else '', time=time.strftime('%Y-%m-%d %H:%M:%S'))))
+    except Exception as e: screen.say(f'{task.name}: its failure could not be written down: {one_line(e)}')
 
-# %% ../nbs/10_sweeps.ipynb #e12962e2
+# %% ../nbs/10_sweeps.ipynb #630f31ff
 def sweep_text(
     tasks:list,   # see `Task`
     states:dict,  # see `states_of`
@@ -508,13 +544,15 @@ def time_text(
     "About how long what is left will take: by the runs that are done, otherwise by an estimate of up to three of the others"
     todo, done = [t for t in tasks if states[t.name] != 'done'], [t for t in tasks if states[t.name] == 'done']
     if not todo: return 'nothing is left to run'
-    if done: each, by = sum(gather([out/t.name for t in done]).seconds) / len(done), f'by the {len(done)} that are done'
+    if done:
+        rows = gather([out/t.name for t in done])
+        each, by = (rows.seconds - rows.get('seconds_teacher', 0)).mean(), f'by the {len(done)} that are done'
     elif not todo[0].config: return 'no estimate: it is a notebook of your own, and no run of it is done'
     else:
         some = [todo[i] for i in sorted({0, len(todo) // 2, len(todo) - 1})]
-        each, by = sum(r['seconds'] for t in some for r in estimate(t.config) if r['stage'] != 'teacher') / len(some), f'estimated from {len(some)} of them, without the teacher\'s training'
+        each, by = sum(r['seconds'] for t in some for r in estimate(t.config) if r['stage'] != 'teacher') / len(some), f'estimated from {len(some)} of them'
     cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    return f'{len(todo)} left, about {_time(each)} each ({by}): {_time(each * len(todo))} of computing; this machine has {cores} cores' + (f' and {gpus} GPUs' if gpus else '')
+    return f'{len(todo)} left, about {_time(each)} each without its teacher ({by}): {_time(each * len(todo))} of computing; this machine has {cores} cores' + (f' and {gpus} GPUs' if gpus else '')
 
 def _parser():
     p = argparse.ArgumentParser('dda_sweep', description='Run a notebook with many settings and seeds, each into a folder of its own. The same command again runs what is missing or failed.')
@@ -536,7 +574,7 @@ def dda_sweep(
     try:
         out = place(args.out or Path(os.environ.get('DDA_RUNS', 'runs'))/Path(args.file).stem)
         if args.retries < 0 or args.cpus < 0: raise BadInput('--retries and --cpus must be at least 0')
-        tasks = tasks_of(read_sweep(args.file))
+        with warnings_in_a_line('dda_sweep'): tasks = tasks_of(read_sweep(args.file))
         states = states_of(tasks, out)
         print(f'{args.file}, to {out}\n\n{sweep_text(tasks, states)}', flush=True)
         if args.dry_run: print(time_text(tasks, states, out)); return 0

@@ -5,13 +5,13 @@ import nbformat, papermill, pytest
 
 from conftest import ROOT
 from dda_nb.pipeline import METHODS, read_results
+from dda_nb.runs import dda_run
 from test_interruption import check_same, finish, kill_at_random
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_method_runs_by_name(command, tmp_path, method):
-    done = command('dda_run', 'smoke', f'method={method}', 'teacher_epochs=1', 'synth_batch=20', *([] if method == 'fast' else ['--no-notebook']), '--out', tmp_path/'run')
-    assert done.returncode == 0, done.stderr
+def test_method_runs_by_name(tmp_path, method):
+    assert dda_run(['smoke', f'method={method}', 'teacher_epochs=1', 'synth_batch=20', *([] if method == 'fast' else ['--no-notebook']), '--out', str(tmp_path/'run')]) == 0
     row = read_results(tmp_path/'run')
     assert row['arm'] == row['method'] == method and (row['kept_images'] > 0) == (method == 'dda')
     assert 0 <= row['coverage'] <= 1 and 0 <= row['diversity'] <= 2 and row['density'] >= 0 and 0 < row['confidence'] <= 1
