@@ -268,7 +268,7 @@ def _write_far(path, data):
     try:
         try: path.write_bytes(data)
         except FileNotFoundError: path.parent.mkdir(parents=False, exist_ok=True); path.write_bytes(data)
-    except Exception as e: raise BadInput(f'cannot write {path}: {one_line(e)}') from None
+    except Exception as e: raise DDAError(f'cannot write {path}: {one_line(e)}') from None   # it may come through next time
 
 # %% ../nbs/00_core.ipynb #7810b290
 def _split(tree, tensors):

@@ -183,7 +183,7 @@ def _check_plain(name, v):
 
 def _said(values): return ', '.join(f'{k}={v!r}' for k, v in values.items())
 
-# %% ../nbs/10_sweeps.ipynb #354e729e
+# %% ../nbs/10_sweeps.ipynb #8a175b6b
 def state_of(
     task:Task,  # of a sweep
     out,        # the sweep's folder, see `place`
@@ -248,7 +248,7 @@ def _run_here(task, here, *tell, **env):
 def _about(task, OMP_NUM_THREADS=0):
     "What the row of a notebook of the user's own says beside what the notebook says"
     file = Path(task.imports)/f'{task.notebook}.ipynb'
-    values = {k: v if isinstance(v, (str, int, float)) else json.dumps(v) for k, v in task.values.items()}
+    values = {k: v if v is None or isinstance(v, (str, int, float)) else json.dumps(v) for k, v in task.values.items()}
     return made_by(default_device()) | ({'threads': int(OMP_NUM_THREADS)} if OMP_NUM_THREADS else {}) | dict(
         notebook=file.name, notebook_mark=hashlib.sha256(task.source.encode()).hexdigest()[:12], notebook_commit=commit(file) if file.exists() else '', parameters=','.join(task.values),
         command=shlex.join(['papermill', file.name, 'out.ipynb', '-y', yaml.safe_dump(task.values, default_flow_style=True, allow_unicode=True, width=10**6).strip()])) | values
@@ -354,7 +354,7 @@ def _stop(ray, left):
     for ref in left: ray.cancel(ref)
     ray.wait(list(left), num_returns=len(left), timeout=30)
 
-# %% ../nbs/10_sweeps.ipynb #9fdc60e7
+# %% ../nbs/10_sweeps.ipynb #fc76d135
 def progress_text(
     line:dict,  # of a run's log
 )->str:
@@ -390,7 +390,7 @@ class Screen:
 
     def ended(self,
         task:Task,  # that has ended
-        row:dict,   # None if it failed
+        row:dict,   # None if it failed, or if it was lost on its way here
         error:str,  # None if it did not
     ):
         "Draw that a run has ended"
@@ -398,7 +398,7 @@ class Screen:
         self.done += error is None; self.failed += error is not None
         self.all.update()
         if self.failed: self.all.set_postfix(failed=self.failed)
-        what = f'failed: {error}' if error else 'done' + (f', student {row["student_acc"]:.4f}' if isinstance(row.get('student_acc'), float) else '')
+        what = f'failed: {error}' if error else 'done' + (f', student {row["student_acc"]:.4f}' if row and isinstance(row.get('student_acc'), float) else '')
         self.say(f'[{self.done + self.failed}/{self.n}] {task.name} ({_said(task.setting)}) {what}')
 
     def say(self, text): tqdm.write(text, file=sys.stderr)
@@ -407,7 +407,7 @@ class Screen:
         "Leave the terminal as it was"
         for bar in (*self.bars.values(), self.all): bar.close()
 
-# %% ../nbs/10_sweeps.ipynb #37e12798
+# %% ../nbs/10_sweeps.ipynb #cf5ae19f
 @contextlib.contextmanager
 def only_sweep(
     out,            # the sweep's folder, see `place`
@@ -487,17 +487,23 @@ def run_sweep(
     with only_sweep(out):
         states = states_of(tasks, out)
         todo = [t for t in tasks if states[t.name] != 'done']
-        screen, how = Screen(len(tasks), len(tasks) - len(todo)), dict(retries=retries, track=track)
+        screen = Screen(len(tasks), len(tasks) - len(todo))
         for t in todo:
             if states[t.name] == 'damaged': _put_aside(out/t.name, screen)
-        if not todo: runs = iter(())
-        elif _has_ray(): runs = by_ray(todo, out, screen.tell, address=address, cpus=cpus, gpus=gpus, n=len(tasks), **how)
-        else: screen.say('Ray is not installed, so the runs take turns; pip install dda_nb[cluster] runs them side by side'); runs = in_turn(todo, out, screen.tell, **how)
-        with contextlib.closing(screen), contextlib.closing(runs) if todo else contextlib.nullcontext():
-            for task, row, error in runs:
+        results = _run_all(todo, out, screen, dict(address=address, cpus=cpus, gpus=gpus, n=len(tasks)), retries=retries, track=track)
+        with contextlib.closing(screen), contextlib.closing(results):
+            for task, row, error in results:
                 if error := _error_of(task, out, error): failed[task.name] = error; _write_down(task, out, error, screen)
                 screen.ended(task, row, error)
     return failed
+
+def _run_all(todo, out, screen, shares, **how):
+    "By Ray if it is installed"
+    if not todo: return
+    if _has_ray(): yield from by_ray(todo, out, screen.tell, **shares, **how)
+    else:
+        screen.say('Ray is not installed, so the runs take turns; pip install dda_nb[cluster] runs them side by side')
+        yield from in_turn(todo, out, screen.tell, **how)
 
 def _error_of(task, out, error):
     "What went wrong, by what now lies in the run's folder"
