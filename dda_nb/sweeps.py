@@ -526,7 +526,7 @@ def _write_down(task, out, error, screen):
     try: write_file(out/task.name/'failed.json', json.dumps(task.setting | dict(error=error, notebook=str(partial) if partial.exists() else '', time=time.strftime('%Y-%m-%d %H:%M:%S'))))
     except Exception as e: screen.say(f'{task.name}: its failure could not be written down: {one_line(e)}')
 
-# %% ../nbs/10_sweeps.ipynb #630f31ff
+# %% ../nbs/10_sweeps.ipynb #83e2e906
 def sweep_text(
     tasks:list,   # see `Task`
     states:dict,  # see `states_of`
@@ -540,7 +540,7 @@ def sweep_text(
     rows = rows.groupby(by, sort=False, dropna=False).sum().reset_index() if by else rows.sum().to_frame().T
     more = [f'... and {len(rows) - most} settings more'] if len(rows) > most else []
     odd = [f'{n}: {s}' for n, s in states.items() if s not in ('done', 'failed', 'begun', 'damaged', '')]
-    return '\n'.join([rows.head(most).to_markdown(index=False, disable_numparse=True), *more, *odd, f'{len(tasks)} runs, {sum(s == "done" for s in states.values())} of them done'])
+    return '\n'.join([rows.head(most).to_markdown(index=False, disable_numparse=True), *more, *odd, '', f'{len(tasks)} runs, {sum(s == "done" for s in states.values())} of them done'])
 
 def time_text(
     tasks:list,   # see `Task`
@@ -558,7 +558,7 @@ def time_text(
         some = [todo[i] for i in sorted({0, len(todo) // 2, len(todo) - 1})]
         each, by = sum(r['seconds'] for t in some for r in estimate(t.config) if r['stage'] != 'teacher') / len(some), f'estimated from {len(some)} of them'
     cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    return f'{len(todo)} left, about {_time(each)} each without its teacher ({by}): {_time(each * len(todo))} of computing; this machine has {cores} cores' + (f' and {gpus} GPUs' if gpus else '')
+    return f'{len(todo)} left, about {_time(each)} each{" without its teacher" if todo[0].config else ""} ({by}): {_time(each * len(todo))} of computing; this machine has {cores} cores' + (f' and {gpus} GPUs' if gpus else '')
 
 def _parser():
     p = argparse.ArgumentParser('dda_sweep', description='Run a notebook with many settings and seeds, each into a folder of its own. The same command again runs what is missing or failed.')

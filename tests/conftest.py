@@ -8,6 +8,13 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 
+LONGEST = 'test_sweeps', 'test_methods', 'test_interruption', 'test_priors', 'test_commands'
+
+def pytest_collection_modifyitems(items):
+    "Files that take longest begin first, so that no process is left alone with one at the end"
+    items.sort(key=lambda i: LONGEST.index(i.path.stem) if i.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope='session', autouse=True)
 def own_folders(tmp_path_factory):
     "Caches and runs of the tests lie apart from the user's, and nothing is downloaded"
