@@ -1,7 +1,7 @@
 "Every method through the command and through the comparison; and rounds that are killed"
-import json, os
+import json
 
-import nbformat, papermill, pytest
+import papermill, pytest
 
 from conftest import ROOT
 from dda_nb.pipeline import METHODS, read_results
