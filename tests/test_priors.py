@@ -5,7 +5,6 @@ from unittest.mock import patch
 import pytest, torch
 from safetensors.torch import load_file, save_file
 
-
 from dda_nb.augmentation import augment, open_prior, prior_folder, toy_pipeline, train_prior
 from dda_nb.bank import ImageBank, new_bank
 from dda_nb.core import derive
