@@ -5,8 +5,7 @@ import nbformat, pytest, torch
 from safetensors.torch import load_file
 
 from conftest import ROOT
-from dda_nb.core import cache_folder
-from dda_nb.pipeline import METHODS, Config, make_config, presets, read_results
+from dda_nb.pipeline import METHODS, Config, data_of, make_config, presets, read_results, teacher_file
 from dda_nb.runs import dda_run, table
 
 
@@ -102,7 +101,8 @@ def test_fields_do_what_they_say(tmp_path, values, check):
 
 
 def test_users_own_teacher_weights(smoke, command, tmp_path):
-    cached = next(cache_folder().rglob('teachers/*.safetensors'))
+    config = make_config('smoke')
+    cached = teacher_file(config, data_of(config), 'cpu')
     weights_file = tmp_path/'teacher.pt'
     torch.save({'state_dict': {f'module.{k}': v for k, v in load_file(cached).items()}}, weights_file)
     done = command('dda_run', 'smoke', f'teacher_weights={weights_file.name}', '--out', 'run', cwd=tmp_path)   # relative, through papermill

@@ -36,8 +36,8 @@ def compare(out, monkeypatch, **values):
 
 
 def test_comparison_at_equal_seconds_and_passes(tmp_path, monkeypatch):
-    _, rows = compare(tmp_path, monkeypatch, methods='nayer,dda', budgets='seconds:8,passes:6000')
-    assert [(r['budget'], r['method']) for r in rows] == [(b, m) for b in ('seconds:8', 'passes:6000') for m in ('nayer', 'dda')]
+    _, rows = compare(tmp_path, monkeypatch, methods='nayer,dda', budgets='seconds:9,passes:6000')
+    assert [(r['budget'], r['method']) for r in rows] == [(b, m) for b in ('seconds:9', 'passes:6000') for m in ('nayer', 'dda')]
     assert set(json.loads((tmp_path/'rates.json').read_text())['rates']) == {'nayer', 'dda'}       # what seconds were turned into images by
     assert rows[0]['made_images'] == round(rows[0]['asked_images'] / 3) and rows[1]['made_images'] == rows[1]['asked_images']
     spent = [r['asked_images'] * 10 * (2 if r['alpha_cr'] else 1) + 40 * 32 + r['asked_images'] * r['copies'] * 2 for r in rows[2:]]
