@@ -782,8 +782,8 @@ def estimate(
                   augment=made * c.copies, distill=c.distill_steps * c.distill_batch)
     batch = dict(teacher=c.teacher_batch, synthesize=min(c.synth_batch, made), prior=c.prior_batch, distill=c.distill_batch)
     small, rows = 16 if device.type == 'cpu' else 128, []
-    for stage, step in _trials(c, data, device, small):
-        with patch.dict(os.environ, TQDM_DISABLE='1'): seconds, kept = _trial(step)
+    with patch.dict(os.environ, TQDM_DISABLE='1'): trials = [(stage, *_trial(step)) for stage, step in _trials(c, data, device, small)]
+    for stage, seconds, kept in trials:
         memory = kept * batch.get(stage, small) / small + images[stage] * math.prod(data.shape)
         rows.append(dict(stage=stage, images=images[stage], passes=passes[stage], seconds=seconds * passes[stage] / small, memory_mb=memory / 2**20))
     return rows
