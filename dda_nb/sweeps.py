@@ -10,7 +10,7 @@ __all__ = ['Sweep', 'grid', 'sample', 'read_sweep', 'Task', 'read_notebook', 'ta
            'run_sweep', 'sweep_text', 'time_text', 'dda_sweep']
 
 # %% ../nbs/10_sweeps.ipynb #7317a321
-import _thread, argparse, ast, contextlib, hashlib, importlib.util, itertools, json, math, os, random, shlex, shutil, socket, sys, threading, time
+import _thread, argparse, ast, contextlib, hashlib, importlib.util, itertools, json, math, os, random, shlex, shutil, signal, socket, sys, threading, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -572,6 +572,18 @@ def _parser():
     p.add_argument('--track', default='', metavar='TRACKER', help='tensorboard, wandb or another tracker that accelerate knows, for the losses')
     return p
 
+@contextlib.contextmanager
+def _second_at_once():
+    "Inside, the first Ctrl-C raises `KeyboardInterrupt`, and a second ends this process there and then; what it started dies with it"
+    def first(*_):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler   # a job in the background of a shell ignores it
+    if usual: signal.signal(signal.SIGINT, first)
+    try: yield
+    finally:
+        if usual: signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def dda_sweep(
     argv:list=None,  # arguments; those of the command line if None
 )->int:              # exit status: 0, 1 when runs failed, 2 when something was refused, 130 when stopped
@@ -585,7 +597,7 @@ def dda_sweep(
         print(f'{args.file}, to {out}\n\n{sweep_text(tasks, states)}', flush=True)
         if args.dry_run: print(time_text(tasks, states, out)); return 0
         began = time.monotonic()
-        failed = run_sweep(tasks, out, args.retries, args.address, args.cpus, args.gpus, args.track)
+        with _second_at_once(): failed = run_sweep(tasks, out, args.retries, args.address, args.cpus, args.gpus, args.track)
         print(f'\n{_ending(tasks, out, failed)}\n{_time(time.monotonic() - began)}')
         return 1 if failed else 0
     except DDAError as e: print(f'dda_sweep: {e}', file=sys.stderr); return 2

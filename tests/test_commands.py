@@ -100,7 +100,8 @@ def test_fields_do_what_they_say(tmp_path, values, check):
     assert check(read_results(tmp_path/'run') | {'logged': logged})
 
 
-def test_users_own_teacher_weights(smoke, command, tmp_path):
+def test_users_own_teacher_weights(smoke, command, monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(smoke[0].parent/'cache'))
     config = make_config('smoke')
     cached = teacher_file(config, data_of(config), 'cpu')
     weights_file = tmp_path/'teacher.pt'
@@ -114,6 +115,7 @@ def test_distillation_never_sees_the_data(smoke, monkeypatch, tmp_path):
     "With a cached teacher, spoiling every real training image and label changes nothing of the student"
     import dda_nb.data as data
     from dda_nb.pipeline import run_all
+    monkeypatch.setenv('XDG_CACHE_HOME', str(smoke[0].parent/'cache'))
     torch.set_num_threads(1)
     honest = data.digits()
     spoilt = data.Data('digits', data.Split(torch.zeros_like(honest.train.images), honest.train.labels.flip(0)), honest.test, honest.classes)

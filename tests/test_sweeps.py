@@ -111,7 +111,7 @@ def test_a_worker_is_killed_and_a_node_is_stopped(cluster, waiting):
     assert '| 30  | 2      | 30.50 ± 0.71 |' in out, out
 
 
-def test_the_driver_is_killed_and_another_stopped(cluster, waiting):
+def test_the_driver_is_killed_and_others_are_stopped(cluster, waiting):
     "The same command goes on; meanwhile a second sweep in the folder is refused"
     run = start(waiting, address=cluster[0])
     until(lambda: done_in(waiting) and kernels(waiting))
@@ -126,6 +126,12 @@ def test_the_driver_is_killed_and_another_stopped(cluster, waiting):
     out, err = run.communicate(timeout=60)
     assert run.returncode == 130 and 'dda_sweep: stopped; the same command goes on from here' in err and 'Traceback' not in err, err
     assert not kernels(waiting) and before.items() <= done_in(waiting).items()
+    run = start(waiting, address=cluster[0])
+    until(lambda: kernels(waiting))
+    for _ in range(2): run.send_signal(signal.SIGINT); time.sleep(.5)
+    run.communicate(timeout=60)
+    assert run.returncode == -signal.SIGINT   # the second Ctrl-C did not wait for the first
+    until(lambda: not kernels(waiting))
     before = done_in(waiting)
     done = start(waiting, address=cluster[0])
     said = done.communicate(timeout=200)
