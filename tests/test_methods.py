@@ -31,7 +31,7 @@ def test_rounds_go_on_after_a_kill(tmp_path, method):
 
 def compare(out, monkeypatch, **values):
     monkeypatch.chdir(out)
-    nb = papermill.execute_notebook(ROOT/'nbs'/'experiments'/'compare.ipynb', out/'compare.ipynb', dict(out=str(out), overrides='teacher_epochs=1', **values), progress_bar=False)
+    nb = papermill.execute_notebook(ROOT/'nbs'/'experiments'/'compare.ipynb', out/'compare.ipynb', dict(out=str(out), overrides='teacher_epochs=1', jobs=2, **values), progress_bar=False)
     return nb, json.loads((out/'compare.json').read_text())
 
 
