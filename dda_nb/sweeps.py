@@ -394,7 +394,7 @@ class Screen:
         error:str,  # None if it did not
     ):
         "Draw that a run has ended"
-        if bar := self.bars.pop(task.name, None): bar.close()
+        if task.name in self.bars: self.bars.pop(task.name).close()
         self.done += error is None; self.failed += error is not None
         self.all.update()
         if self.failed: self.all.set_postfix(failed=self.failed)

@@ -1,5 +1,5 @@
 "Sweeps: workers, nodes and drivers that are killed, an object store, notebooks of the user's own, and whatever is given as a parameter"
-import os, shutil, signal, socket, subprocess, sys, time
+import os, shutil, signal, socket, subprocess, sys, termios, time
 
 import nbformat, psutil, pytest, torch
 from safetensors.torch import load_file
@@ -233,6 +233,19 @@ def test_trouble_stays_with_its_run(tmp_path):
     (out/names['unreadable']).unlink()
     again = call()
     assert again.returncode == 0 and sorted(gather(out).x) == sorted(names), again
+
+
+def test_on_a_terminal(tmp_path):
+    "A line for each notebook that runs, which goes when it ends, and a bar for all"
+    write_notebook(tmp_path/'wait.ipynb', WAIT, "x = 0\nseed = 0\nseconds = 1.")
+    (tmp_path/'wait.yaml').write_text('notebook: wait.ipynb\nlist: [{x: 1}]\n')
+    here, there = os.openpty()
+    termios.tcsetwinsize(there, (40, 120))
+    script = 'import sys, dda_nb.sweeps as s\ns._has_ray = lambda: False\nsys.exit(s.dda_sweep(["wait.yaml", "--out", "out"]))'
+    done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=there, text=True, timeout=100)
+    os.close(there)
+    said = os.read(here, 10**6).decode()
+    assert done.returncode == 0 and 'wait 5/10' in said and '1/1' in said and 'Traceback' not in said, said
 
 
 def test_a_run_is_repeated_with_its_threads(command, tmp_path):
