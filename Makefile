@@ -11,10 +11,14 @@ test: $(READY)  ## all notebooks, then tests/
 	$(BIN)/nbdev-test && $(BIN)/python -m pytest; status=$$?; rm -rf $$scratch; exit $$status
 
 lab: $(READY)   ## JupyterLab on the notebooks
-	@$(BIN)/jupyter lab nbs
+	@PYTHONPATH=docs $(BIN)/jupyter lab nbs
+
+docs: $(READY)  ## the site: by Quarto into _docs/ where it is installed, otherwise by Sphinx into _build/html/
+	@if command -v quarto > /dev/null; then PYTHONPATH=docs $(BIN)/nbdev-docs; else PYTHONPATH=docs $(BIN)/python docs/build.py && echo "_build/html/index.html"; fi
 
 readme: $(READY)  ## README.md from nbs/index.ipynb
 	@$(BIN)/jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir . --output README nbs/index.ipynb
+	@sed -i 's#](images/#](nbs/images/#' README.md
 
 $(READY): settings.ini setup.py pyproject.toml
 	@echo "Setting up .venv: PyTorch and the rest come from the package registry, about 5 GB"
@@ -23,4 +27,4 @@ $(READY): settings.ini setup.py pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-.PHONY: demo test lab readme
+.PHONY: demo test lab docs readme

@@ -1,11 +1,13 @@
 "What the tests share: the commands as a user calls them, and one finished smoke run"
-import os, subprocess, sys
+import os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+CHROME = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+BROWSER = pytest.mark.skipif(CHROME is None, reason='no Chromium here')
 
 
 LONGEST = 'test_sweeps', 'test_methods', 'test_interruption', 'test_priors', 'test_commands'
@@ -49,3 +51,13 @@ def refused(capsys, tmp_path):
         assert not said.out and line in said.err and said.err.count('\n') == 1, said
         assert not (tmp_path/'run').exists()
     return check
+
+
+@pytest.fixture(scope='module')
+def browser():
+    "Chromium without a window"
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROME, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'])
+        yield browser
+        browser.close()
