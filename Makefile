@@ -20,7 +20,7 @@ readme: $(READY)  ## README.md from nbs/index.ipynb
 	@$(BIN)/jupyter nbconvert --log-level=ERROR --to markdown --no-input --output-dir . --output README nbs/index.ipynb
 	@sed -i 's#](images/#](nbs/images/#' README.md
 
-$(READY): settings.ini setup.py pyproject.toml
+$(READY): settings.ini setup.py
 	@echo "Setting up .venv: PyTorch and the rest come from the package registry, about 5 GB"
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("dda_nb needs Python 3.11 to 3.13, found %d.%d; say make PYTHON=python3.12" % v)'
 	@$(PYTHON) -m venv .venv

@@ -103,7 +103,7 @@ def explore(
     import ipywidgets as W
     if not len(bank): raise BadInput('there are no images to explore')
     names, networks = _names(bank), {k: m for k, m in dict(teacher=teacher, student=student).items() if m is not None}
-    which = W.Dropdown(options=[('all classes', None), *((n, i) for i, n in enumerate(names))], description='class')
+    which = W.Dropdown(options=[('all classes', -1), *((n, i) for i, n in enumerate(names))], description='class')
     order = W.Dropdown(options=list(_ORDERS), description='order')
     number = W.BoundedIntText(1, 1, 1, description='page')
     said, large, slots, places = W.Label(), W.HTML(), [(W.Image(width=pixels, height=pixels, format='png'), W.Button(layout=W.Layout(width='auto'))) for _ in range(page)], []
@@ -120,7 +120,7 @@ def explore(
             image.value = png(tile(bank.images[place][None], 1, pixels))
             button.description, button.place = str(int(bank.id[place])), place
     def sort(_=None):
-        places[:] = ordered(bank, which.value, order.value).tolist()
+        places[:] = ordered(bank, None if which.value < 0 else which.value, order.value).tolist()
         number.max = max(1, -(-len(places) // page))
         number.value = 1
         turn()
