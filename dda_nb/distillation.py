@@ -29,7 +29,9 @@ from .synthesis import Eye, Seen, Synthesis, batchnorms, check_pair, kl_divergen
 class KL:
     "τ² KL(T ‖ S) of outputs softened by a temperature (Hinton et al. 2015)"
     __name__ = 'kl'
-    def __init__(self, temperature:float=4.): self.temperature = temperature
+    def __init__(self,
+        temperature:float=4.,  # that logits are divided by, above 0
+    ): self.temperature = temperature
     def __call__(self, seen): return self.temperature**2 * kl_divergence(seen.t_logits, seen.s_logits, self.temperature)
 
 def cross_entropy(

@@ -463,8 +463,12 @@ class Run:
         if self.team.first: self.lock = lock_folder(self.folder, wait=10); tidy_folder(self.folder)
         self.team.wait()
 
-    def file(self, name): return self.folder/f'{name}.safetensors'
-    def state(self, name): return self.folder/f'{name}.ckpt'
+    def file(self, name):
+        "Where the tensors of that name lie once they are whole"
+        return self.folder/f'{name}.safetensors'
+    def state(self, name):
+        "Where a stage keeps its state on the way"
+        return self.folder/f'{name}.ckpt'
     def figure(self, name, picture):
         "Keep a PIL image or matplotlib axes as `figures/<name>.png`, and give it back"
         file = make_folder(self.folder/'figures')/f'{name}.png'

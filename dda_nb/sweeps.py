@@ -401,7 +401,11 @@ class Screen:
         what = f'failed: {error}' if error else 'done' + (f', student {row["student_acc"]:.4f}' if row and isinstance(row.get('student_acc'), float) else '')
         self.say(f'[{self.done + self.failed}/{self.n}] {task.name} ({_said(task.setting)}) {what}')
 
-    def say(self, text): tqdm.write(text, file=sys.stderr)
+    def say(self,
+        text:str,  # a line
+    ):
+        "Write above the bars"
+        tqdm.write(text, file=sys.stderr)
 
     def close(self):
         "Leave the terminal as it was"
@@ -578,7 +582,7 @@ def _second_at_once():
     def first(*_):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         raise KeyboardInterrupt
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler   # a job in the background of a shell ignores it
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler and threading.current_thread() is threading.main_thread()   # a shell's background job ignores it
     if usual: signal.signal(signal.SIGINT, first)
     try: yield
     finally:

@@ -102,7 +102,11 @@ class Eye:
 
 class FastEye(Fast):
     "The same for a frozen teacher, through a copy made for speed"
-    def __init__(self, teacher, speed, with_stats=True):
+    def __init__(self,
+        teacher:Classifier,    # frozen
+        speed:Speed,           # see `choose_speed`
+        with_stats:bool=True,  # whether a term asks for statistics
+    ):
         super().__init__(teacher, speed)
         self.stats = []
         for m in batchnorms(self.copy) if with_stats else (): m.register_forward_pre_hook(lambda layer, args: self.stats.append((*_moments(args[0]), layer.running_mean, layer.running_var)))
@@ -426,7 +430,9 @@ def rotated(
 class Hard:
     "Synthesis' side of an auxiliary task: low where the student fails at it"
     needs = 'student'
-    def __init__(self, task:nn.Module): self.task, self.__name__ = task, 'csd' if task is None else f'hard_{type(task).__name__.lower()}'
+    def __init__(self,
+        task:nn.Module,  # such as `Rotations`
+    ): self.task, self.__name__ = task, 'csd' if task is None else f'hard_{type(task).__name__.lower()}'
     def __call__(self, seen): return -self.task(seen)
 
 # %% ../nbs/04_synthesis.ipynb #ea4c4f34

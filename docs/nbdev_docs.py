@@ -15,7 +15,14 @@ class ApiEntry(MarkdownRenderer):
     def _repr_markdown_(self):
         source = NbdevLookup().code(self.fn)
         link = f'[source]({source}){{.doc-source}}\n\n' if source else ''
-        return f'{"#" * self.title_level} {self.nm}\n\n{link}```python\n{self._signature()}\n```\n\n{self.docs or ""}\n\n{DocmentTbl(self.sym)._repr_markdown_()}\n'
+        return f'{"#" * self.title_level} {self.nm}\n\n{link}```python\n{self._signature()}\n```\n\n{self.docs or ""}\n\n{DocmentTbl(self.sym)._repr_markdown_()}\n\n{self._methods()}\n'
+
+    def _methods(self):
+        "A class's own public methods and properties; those that are patched in have entries of their own"
+        if not inspect.isclass(self.sym): return ''
+        own = {k: getattr(v, 'fget', None) or getattr(v, 'func', v) for k, v in vars(self.sym).items() if not k.startswith('_')}
+        own = {k: v for k, v in own.items() if inspect.isfunction(v) and v.__doc__ and 'self' not in v.__annotations__}
+        return '\n\n'.join(f'{"#" * self.title_level}# {self.nm}.{k}\n\n{v.__doc__}\n\n{DocmentTbl(v)._repr_markdown_()}' for k, v in own.items())
 
     def _signature(self):
         "On one line, or a line a parameter where that is too long"

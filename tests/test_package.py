@@ -39,8 +39,8 @@ def test_every_public_name_is_documented(name):
         if not callable(thing): continue
         assert (vars(thing)['__doc__'] if inspect.isclass(thing) else thing.__doc__), public
         assert not inspect.isclass(thing) or not thing.__doc__.startswith(f'{public}('), f'{public} has a generated docstring'
-        if inspect.isfunction(thing):
-            named = [k for k, p in inspect.signature(thing).parameters.items() if p.kind is not p.VAR_KEYWORD]
+        if inspect.isfunction(thing) or inspect.isclass(thing) and '__init__' in vars(thing) and not issubclass(thing, Exception):
+            named = [k for k, p in inspect.signature(thing).parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
             missing = [k for k, d in docments(thing, full=True).items() if k in named and not d.docment]
             assert not missing, (public, missing)
 

@@ -1,11 +1,12 @@
 "The docs site, built without Quarto and walked in a browser; and what can be checked of the Quarto build without Quarto"
-import functools, os, re, shutil, subprocess, sys, threading
+import functools, html, importlib, inspect, os, re, shutil, subprocess, sys, threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest, yaml
 
-from conftest import BIN, BROWSER, ROOT
+from conftest import BROWSER, ROOT
+from test_package import MODULES
 
 NBS = ROOT/'nbs'
 SIDEBAR = yaml.safe_load((NBS/'sidebar.yml').read_text())['website']['sidebar']['contents']
@@ -86,6 +87,20 @@ def test_the_walk_finds_faults(site, served, browser, tmp_path, fault, kind):
     file.write_text(file.read_text().replace('</article>', f'{fault}</article>'))
     wrong, _ = walk(tmp_path/'site', served(tmp_path/'site'), browser.new_page(), [file, tmp_path/'site'/'core.html'])
     assert kind in [w[0] for w in wrong], wrong
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_every_public_name_is_in_the_reference(site, name):
+    "With its docstring, and all its parameters in the table"
+    module, page = importlib.import_module(f'dda_nb.{name}'), (site/f'{name}.html').read_text()
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if not inspect.isfunction(thing) and not inspect.isclass(thing): continue
+        entry = re.search(rf'<h3>{public}<.*?(?=<h3>|</article>)', page, re.S)
+        assert entry, public
+        words = html.unescape(re.sub('<[^>]+>', '', entry[0])).replace('’', "'")
+        assert re.search(r'\w+', thing.__doc__)[0] in words, public
+        if inspect.isfunction(thing): assert not [k for k in inspect.signature(thing).parameters if not re.search(rf'<td[^>]*><p>{k}</p></td>', entry[0])], public
 
 
 @BROWSER
