@@ -9,7 +9,7 @@ __all__ = ['png', 'thumbnails', 'ordered', 'family', 'top5', 'explore', 'FilterV
            'try_strength', 'RunView', 'watch']
 
 # %% ../nbs/11_widgets.ipynb #44f28f65
-import io, json, math, threading, time
+import io, math, threading, time
 from base64 import b64encode
 from html import escape
 from pathlib import Path

@@ -22,7 +22,7 @@ def to_myst(text, here, pages):
     up = '../' * len(here.parent.parts)
     def link(m):
         target, _, fragment = m[1].partition('#')
-        if target.startswith(HOST): target = up + pages.get(target.removeprefix(HOST), target)
+        if target.startswith(HOST): target = up + pages[target.removeprefix(HOST)]   # KeyError: no such page
         elif target.endswith(('.ipynb', '.md')) and ':' not in target: target = page(PurePosixPath(target)).as_posix()
         return f']({target}{"#" + fragment if fragment else ""})'
     text = re.sub(r'\]\(([^)\s]+)\)', link, text)
@@ -85,5 +85,7 @@ def stage(processed, out):
 
 if __name__ == '__main__':
     os.chdir(cfg.config_path)
-    stage(proc_nbs(), OUT/'source')
+    old = not OUT.exists() or any(f.stat().st_mtime > OUT.stat().st_mtime for f in Path('docs').iterdir())   # than how it is to be prepared
+    stage(proc_nbs(force=old), OUT/'source')
+    OUT.touch()
     sys.exit(sphinx(['-q', '-W', '--keep-going', '-j', 'auto', '-c', 'docs', str(OUT/'source'), str(OUT/'html')]))

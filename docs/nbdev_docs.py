@@ -50,5 +50,5 @@ class Chapter(Processor):
 
 
 def slug(title):
-    "The anchor of a heading, as Quarto makes it, so that links work on either site"
-    return re.sub(r'[^\w .-]', '', title.lower()).strip().replace(' ', '-')
+    "The anchor of a heading, as Quarto makes it, so that links work on either site: it begins with a letter"
+    return re.sub(r'^[^a-z]+', '', re.sub(r'[^\w .-]', '', title.lower()).strip().replace(' ', '-')) or 'section'

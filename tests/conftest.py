@@ -1,5 +1,5 @@
 "What the tests share: the commands as a user calls them, and one finished smoke run"
-import os, shutil, subprocess, sys
+import os, shutil, subprocess, sys, time
 from pathlib import Path
 
 import pytest
@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 CHROME = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-BROWSER = pytest.mark.skipif(CHROME is None, reason='no Chromium here')
+BROWSER = pytest.mark.skipif(CHROME is None and not os.environ.get('CI'), reason='no Chromium here')
 
 
 LONGEST = 'test_sweeps', 'test_methods', 'test_interruption', 'test_priors', 'test_commands'
@@ -15,6 +15,14 @@ LONGEST = 'test_sweeps', 'test_methods', 'test_interruption', 'test_priors', 'te
 def pytest_collection_modifyitems(items):
     "Files that take longest begin first, so that no process is left alone with one at the end"
     items.sort(key=lambda i: LONGEST.index(i.path.stem) if i.path.stem in LONGEST else len(LONGEST))
+
+
+def until(check, seconds=90):
+    began = time.monotonic()
+    while not (found := check()):
+        assert time.monotonic() - began < seconds, 'it never happened'
+        time.sleep(.1)
+    return found
 
 
 @pytest.fixture(scope='session', autouse=True)

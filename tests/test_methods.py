@@ -13,7 +13,7 @@ from test_interruption import check_same, finish, kill_at_random
 def test_method_runs_by_name(tmp_path, method):
     assert dda_run(['smoke', f'method={method}', 'teacher_epochs=1', 'synth_batch=20', *([] if method == 'fast' else ['--no-notebook']), '--out', str(tmp_path/'run')]) == 0
     row = read_results(tmp_path/'run')
-    assert row['arm'] == row['method'] == method and (row['kept_images'] > 0) == (method == 'dda')
+    assert row['arm'] == row['method'] == method and (row['kept_images'] > 0) == bool(METHODS[method]['copies'])
     assert 0 <= row['coverage'] <= 1 and 0 <= row['diversity'] <= 2 and row['density'] >= 0 and 0 < row['confidence'] <= 1
     assert not list((tmp_path/'run').glob('*.ckpt'))
 

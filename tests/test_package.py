@@ -1,5 +1,5 @@
 "What holds the notebooks, the package, the README and the presets together"
-import importlib, inspect, json, re, shutil, subprocess, sys
+import ast, importlib, inspect, json, re, shutil, subprocess, sys
 
 import nbformat, pytest
 from fastcore.docments import docments
@@ -8,7 +8,7 @@ from conftest import BIN, ROOT
 from dda_nb.pipeline import Config
 
 MODULES = [p.stem for p in sorted((ROOT/'dda_nb').glob('[a-z]*.py'))]
-NOTEBOOKS = sorted((ROOT/'nbs').rglob('*.ipynb'))
+NOTEBOOKS = sorted(f for f in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in f.parts)
 
 
 def test_package_is_what_the_notebooks_export(tmp_path):
@@ -53,6 +53,17 @@ def test_notebook_is_clean(path):
     assert len(text) < 300_000 and 'widget-view' not in text
     assert not [o for c in nb['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
     assert not re.search(r'(?<![\w.])/(home|root|tmp|work|Users)/', text)
+
+
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.stem[:2].isdigit()], ids=lambda p: p.stem)
+def test_imports_stand_alone(path):
+    "The site executes cells that import something, and needs nothing else of them"
+    for cell in json.loads(path.read_text())['cells']:
+        source = ''.join(cell['source'])
+        if cell['cell_type'] != 'code' or source.startswith('#| export'): continue
+        body = ast.parse(source).body
+        imports = [isinstance(n, (ast.Import, ast.ImportFrom)) for n in body]
+        assert all(imports) or not any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.walk(ast.parse(source))), source
 
 
 def test_experiments_have_parameters_named_as_the_configuration():

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import pytest, yaml
 
 from conftest import BROWSER, ROOT
-from test_package import MODULES
+from test_package import MODULES, NOTEBOOKS
 
 NBS = ROOT/'nbs'
 SIDEBAR = yaml.safe_load((NBS/'sidebar.yml').read_text())['website']['sidebar']['contents']
@@ -17,7 +17,7 @@ IN_SIDEBAR = [NBS/f for section in SIDEBAR for f in section['contents']]
 def site(tmp_path_factory):
     "The built site, from a copy of the checkout"
     copy = tmp_path_factory.mktemp('docs')/'repo'
-    shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns('.venv', 'runs', 'build', '_proc', '_build', '_docs'))
+    shutil.copytree(ROOT, copy, symlinks=True, ignore=shutil.ignore_patterns('.*', 'runs', 'build', '_proc', '_build', '_docs', '__pycache__', '*.egg-info'))
     done = subprocess.run([sys.executable, 'docs/build.py'], cwd=copy, capture_output=True, text=True, timeout=600, env=os.environ | {'PYTHONPATH': f'{copy}/docs'})
     assert done.returncode == 0, done.stderr[-3000:]
     return copy/'_build'/'html'
@@ -112,7 +112,7 @@ def test_search_finds_a_function(site, served, browser):
 
 
 OVERLAPS = '''() => {
-  const seen = [...document.querySelectorAll("article p, article pre, article table, article img, article h1, article h2, article h3, article li > p, article dl > dt")].filter(e => e.offsetParent && !e.closest("details:not([open])") && !e.closest("li, td, pre pre, table table"));
+  const seen = [...document.querySelectorAll("article p, article pre, article table, article img, article h1, article h2, article h3, article li, article dl > dt")].filter(e => e.offsetParent && !e.closest("td"));
   const boxes = seen.map(e => [e, e.getBoundingClientRect()]).filter(([, b]) => b.width > 1 && b.height > 1);
   const bad = [];
   for (let i = 1; i < boxes.length; i++) {
@@ -145,24 +145,37 @@ def test_nothing_overlaps_and_nothing_sticks_out(site, served, browser, scheme, 
 def test_every_page_has_its_place():
     "The sidebar names every notebook and page, each once, and nothing that is not there"
     assert all(f.exists() for f in IN_SIDEBAR)
-    assert sorted(IN_SIDEBAR) == sorted([*NBS.rglob('*.ipynb'), *NBS.glob('*.md')])
+    assert sorted(IN_SIDEBAR) == sorted([*NOTEBOOKS, *NBS.glob('*.md')])
 
 
 def test_quarto_is_configured():
     "Its files parse and name files that exist; callouts, divs and references are well-formed"
     quarto = yaml.safe_load((ROOT/'_quarto.yml').read_text())
     assert (NBS/'_quarto.yml').resolve() == ROOT/'_quarto.yml'
-    for file in [*quarto['metadata-files'], quarto['bibliography'], quarto['format']['html']['css']]: assert (NBS/file).is_file(), file
+    for file in [*quarto['metadata-files'], quarto['bibliography'], quarto['format']['html']['css'], quarto['website']['favicon']]: assert (NBS/file).is_file(), file
     for file in quarto['metadata-files']: yaml.safe_load((NBS/file).read_text())
     known = set(re.findall(r'^@\w+\{([\w-]+),', (NBS/'references.bib').read_text(), re.M))
     for file in IN_SIDEBAR:
         text = markdown_of(file)
         divs = re.findall(r'^(:{3,})(.*)$', text, re.M)
-        assert len([d for d in divs if d[1].strip()]) == len([d for d in divs if not d[1].strip()]), file
+        opened = [d[1].strip() for d in divs if d[1].strip()]
+        assert len(opened) == len(divs) - len(opened) and all(re.fullmatch(r'\{(#refs|\.callout-(note|tip|important|caution|warning).*)\}', d) for d in opened), (file, opened)
         cited = {k for group in re.findall(r'\[(@[^\]]+)\]', text) for k in re.findall(r'@([\w-]+)', group)}
         assert cited <= known, (file, cited - known)
         for label in re.findall(r'(?<![\w`\[;])@((?:fig|eq|tbl|sec)-[\w-]+)', text): assert '{#' + label in text or f'label: {label}' in text, (file, label)
+        for path in re.findall(r'github\.com/dda-nb/dda_nb/blob/main/([^)\s]+)\)', text): assert (ROOT/path).exists(), (file, path)
         for link in re.findall(r'\]\(((?!https?:|#)[^)\s]+)\)', text): assert (file.parent/link.split('#')[0]).exists(), (file, link)
+
+
+def test_nbdev_has_nothing_to_change():
+    "The part of the configuration that nbdev writes is as nbdev writes it, so that a build leaves the checkout clean"
+    import nbdev.quarto
+    file = NBS/'nbdev.yml'
+    before = file.read_text()
+    try:
+        file.unlink(); nbdev.quarto.refresh_quarto_yml()
+        assert file.read_text() == before
+    finally: file.write_text(before)
 
 
 def test_every_reference_is_cited():

@@ -1,11 +1,11 @@
 "Sweeps: workers, nodes and drivers that are killed, an object store, notebooks of the user's own, and whatever is given as a parameter"
-import os, shutil, signal, socket, subprocess, sys, termios, time
+import contextlib, os, shutil, signal, socket, subprocess, sys, termios, threading, time
 
 import nbformat, psutil, pytest, torch
 from safetensors.torch import load_file
 
 import dda_nb.sweeps
-from conftest import BIN
+from conftest import BIN, until
 from dda_nb.core import place
 from dda_nb.pipeline import read_results
 from dda_nb.runs import gather, table
@@ -29,14 +29,6 @@ def waiting(tmp_path):
     write_notebook(tmp_path/'wait.ipynb', WAIT, "x = 0\nseed = 0\nseconds = 1.")
     (tmp_path/'wait.yaml').write_text('notebook: wait.ipynb\nfixed: {seconds: 2}\ngrid: {x: [10, 20, 30]}\nseeds: [0, 1]\n')
     return tmp_path
-
-
-def until(check, seconds=90):
-    began = time.monotonic()
-    while not (found := check()):
-        assert time.monotonic() - began < seconds, 'it never happened'
-        time.sleep(.1)
-    return found
 
 
 def free_port():
@@ -242,9 +234,16 @@ def test_on_a_terminal(tmp_path):
     here, there = os.openpty()
     termios.tcsetwinsize(there, (40, 120))
     script = 'import sys, dda_nb.sweeps as s\ns._has_ray = lambda: False\nsys.exit(s.dda_sweep(["wait.yaml", "--out", "out"]))'
+    said = []
+    def listen():
+        with contextlib.suppress(OSError):   # it ends when nobody holds the other side
+            while chunk := os.read(here, 4096): said.append(chunk.decode(errors='replace'))
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
     done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=there, text=True, timeout=100)
     os.close(there)
-    said = os.read(here, 10**6).decode()
+    listener.join(10)
+    said = ''.join(said)
     assert done.returncode == 0 and 'wait 5/10' in said and '1/1' in said and 'Traceback' not in said, said
 
 
