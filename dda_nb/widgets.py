@@ -54,18 +54,18 @@ def thumbnails(
     return png(tile(images, columns, pixels * images.shape[3] // max(images.shape[2:])))
 
 # %% ../nbs/11_widgets.ipynb #b59ece02
-_ORDERS = {
-    'as made': lambda b: torch.arange(len(b), device=b.labels.device),
-    'similarity, highest first': lambda b: b.similarity.nan_to_num(-2).argsort(descending=True, stable=True),
-    'similarity, lowest first': lambda b: b.similarity.nan_to_num(2).argsort(stable=True),
-    'families': lambda b: _families(b),
-}
-
 def _families(bank):
     "Each parent, then its variations"
     by_id = bank.id.argsort()
     root = torch.where(bank.parent < 0, bank.id, bank.parent)[by_id]
     return by_id[(2 * root + (bank.parent[by_id] >= 0)).argsort(stable=True)]
+
+_ORDERS = {
+    'as made': lambda b: torch.arange(len(b), device=b.labels.device),
+    'similarity, highest first': lambda b: b.similarity.nan_to_num(-2).argsort(descending=True, stable=True),
+    'similarity, lowest first': lambda b: b.similarity.nan_to_num(2).argsort(stable=True),
+    'families': _families,
+}
 
 def ordered(
     bank:ImageBank,  # what to look at
