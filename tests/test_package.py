@@ -52,6 +52,8 @@ def test_notebook_is_clean(path):
     nbformat.validate(nb)
     assert len(text) < 300_000 and 'widget-view' not in text
     assert not [o for c in nb['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
+    head = next(c for c in nb['cells'] if c['cell_type'] == 'markdown')
+    assert len(''.join(head['source']).splitlines()) <= 3   # title and subtitle; nbdev drops what follows them in one cell
     assert not re.search(r'(?<![\w.])/(home|root|tmp|work|Users)/', text)
 
 
