@@ -321,7 +321,7 @@ class RunView:
 
     def text(self)->str:
         "Where the run is, in one line"
-        if self.row is not None: return f'finished: student {self.row["student_acc"]:.4f}, teacher {self.row["teacher_acc"]:.4f}' if isinstance(self.row.get('student_acc'), float) else 'finished'
+        if self.row is not None: return ', '.join(['finished', *(f'{who} {self.row[f"{who}_acc"]:.4f}' for who in ('student', 'teacher') if isinstance(self.row.get(f'{who}_acc'), float))])
         return progress_text(self.last) if self.last else 'nothing yet'
 
     def chart(self):
