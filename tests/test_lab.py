@@ -1,5 +1,5 @@
 "The widgets in JupyterLab, in a real browser"
-import contextlib, os, re, secrets, socket, subprocess, time, urllib.error, urllib.request
+import json, os, re, secrets, socket, subprocess, time, urllib.error, urllib.request
 
 import nbformat, pytest
 
@@ -44,22 +44,25 @@ def lab(tmp_path_factory):
     server.wait(30)
 
 
+def kernel(address, token):
+    "Whether a kernel has started and the page is connected to it"
+    sessions = json.load(urllib.request.urlopen(f'{address}/api/sessions?token={token}'))
+    return any(s['kernel']['execution_state'] == 'idle' and s['kernel']['connections'] for s in sessions)
+
+
 @BROWSER
 def test_sliders_and_buttons_move_the_pictures(lab, browser):
-    from playwright.sync_api import TimeoutError
     address, token, folder = lab
     with pytest.raises(urllib.error.HTTPError, match='403'): urllib.request.urlopen(f'{address}/api/contents')   # its token is asked for
     page = browser.new_page(viewport=dict(width=1300, height=2400))
     page.set_default_timeout(60_000)
     page.goto(f'{address}/lab/tree/widgets.ipynb?token={token}')
     page.wait_for_selector('.jp-Notebook .jp-CodeCell')
+    until(lambda: kernel(address, token))   # JupyterLab draws the notebook first, and asks which kernel it should take of one who runs cells before there is one
     page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
-    def ran():
-        "Run all cells; JupyterLab drops what is asked of a kernel that has only just come, so ask again as a person would"
-        page.get_by_role('menuitem', name='Run', exact=True).click()
-        page.locator('[data-command="runmenu:run-all"]').click()
-        with contextlib.suppress(TimeoutError): return page.wait_for_selector('text=all cells have run', timeout=20_000)
-    until(ran, 120)
+    page.get_by_role('menuitem', name='Run', exact=True).click()
+    page.locator('[data-command="runmenu:run-all"]').click()
+    page.wait_for_selector('text=all cells have run', timeout=120_000)
     output = page.locator('.jp-OutputArea-output', has=page.locator('.noUi-handle'))
     pictures = lambda: output.locator('img').evaluate_all('all => Promise.all(all.map(i => fetch(i.src).then(r => r.blob()).then(b => b.text())))')
     output.locator('img').nth(2).wait_for()
