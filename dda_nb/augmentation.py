@@ -188,6 +188,7 @@ def weights_mark(
     "A short name for these weights"
     return checksum(net.state_dict())[:8]
 
+# %% ../nbs/05_augmentation.ipynb #92344458
 class PixelPrior(Prior):
     "A pixel-space diffusion model, with classes or without"
     takes = 'scheduler',
@@ -332,6 +333,7 @@ def check_side(
     "`BadInput` for a side that a model can't halve so often"
     if side % multiple: raise BadInput(f'this model works at sides that are multiples of {multiple}, not {side}')
 
+# %% ../nbs/05_augmentation.ipynb #82eeb241
 def split_prompts(
     prompts:str,  # templates separated by |; empty: the usual one
 )->tuple:
@@ -346,6 +348,7 @@ def check_prompts(
     if any('{}' in p for p in prompts) and not named(classes):
         raise BadInput(f'prompts name the classes, and these are numbers ({classes[0]}, ...); give the teacher the names of its classes, or prompts without {{}}')
 
+# %% ../nbs/05_augmentation.ipynb #144b8f56
 class _Latent(Prior):
     "What priors on a pipeline with a VAE share"
     def __init__(self, pipe, steps, guidance, side, own_steps):
@@ -395,6 +398,7 @@ class _Latent(Prior):
         _compile(pipe.components.get('unet') or pipe.transformer, compile)
         with _quietly(): return cls(pipe.to(device), **how)
 
+# %% ../nbs/05_augmentation.ipynb #ecce34a9
 class StableDiffusionPrior(_Latent):
     "Image-to-image with Stable Diffusion and its relatives, prompted with class names"
     takes = 'prior_precision', 'guidance', 'negative_prompt', 'prompts', 'scheduler', 'prior_side', 'safety_checker'
@@ -552,6 +556,7 @@ def _config(folder, part):
     try: return json.loads((Path(folder)/part).read_text())
     except (OSError, ValueError): raise BadInput(f'{folder}: {part} is missing or damaged') from None
 
+# %% ../nbs/05_augmentation.ipynb #c7d4440b
 def pipeline_name(
     folder,  # where a model's files lie
 )->str:
@@ -582,6 +587,7 @@ def prior_kind(
     if not any(map(_varies, image_to_image(name))): raise BadInput(f'{folder}: holds {name}, which varies no images; expected a pixel model, image variations, unCLIP, or any image-to-image pipeline of diffusers')
     return StableDiffusionPrior
 
+# %% ../nbs/05_augmentation.ipynb #918a1387
 def check_options(
     kind:type,   # a class of prior
     where,       # what to call it in the message
@@ -631,6 +637,7 @@ def _check_unet(folder, shape, n_classes):
     if found not in (None, n_classes): raise BadInput(f'{folder}: a model of {found} classes, and these images have {n_classes}; use an unconditional model, or one of the same classes')
     if {_PATCHED.get(c.get('in_channels'), c.get('in_channels')), shape[0]} not in ({1}, {3}, {1, 3}): raise BadInput(f'{folder}: a model of {c.get("in_channels")} channels, and these images have {shape[0]}')
 
+# %% ../nbs/05_augmentation.ipynb #95ba89cb
 def open_prior(
     path:str,                  # a folder, or an id on the Hub, see `prior_folder`
     classes:list,              # names of the classes

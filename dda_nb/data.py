@@ -197,6 +197,7 @@ def _mark(sources, *how):
             for f in source: h.update(f.read_bytes())
     return h.hexdigest()
 
+# %% ../nbs/01_data.ipynb #0577de93
 def read_names(
     path,  # a text file with a name in each line
 )->list:
@@ -227,6 +228,7 @@ def _build(name, place, sources, side, corrupt, class_names, mark):
     if a != b: raise BadInput(f'{place}: training images are {list(a)}, test images {list(b)}')
     return Data(name, **splits, classes=classes, skipped=skipped, mark=mark)
 
+# %% ../nbs/01_data.ipynb #5e1e806c
 def _to_cache(file, data):
     made = {f'{k}_{part}': t for k in SPLITS for part, t in getattr(data, k)._asdict().items()}
     need, free = sum(t.nbytes for t in made.values()) * 1.01 / 2**20, shutil.disk_usage(file.parent).free / 2**20
@@ -246,6 +248,7 @@ def _once(name, build):
         except BadInput: _to_cache(file, build())
         return _from_cache(file)
 
+# %% ../nbs/01_data.ipynb #f9afd514
 def load_data(
     name:str,              # `digits`, `cifar10`, `cifar100`, `tiny-imagenet`, or `parquet:FOLDER`, `folder:FOLDER`, `hub:OWNER/NAME`
     side:int=0,            # pixels that every image is resized and cropped to; 0 leaves them, and they must be of one size

@@ -7,9 +7,9 @@ Docs: https://dda-nb.github.io/dda_nb/distillation.html.md"""
 # %% auto #0
 __all__ = ['LAMBDAS', 'KL', 'cross_entropy', 'FeatureMatch', 'negative_cosine', 'SelfSupervised', 'Relatives', 'Distilled',
            'distillation_terms', 'check_student', 'distillation_speed', 'check_norms', 'norms_over', 'Distillation',
-           'distill', 'batches_due', 'distill_in_rounds', 'calibration_error', 'accuracy', 'judge', 'by_class',
-           'show_confusion', 'footprint', 'judge_bank', 'to_program', 'to_onnx', 'model_card', 'export_student',
-           'load_student']
+           'distill', 'batches_due', 'distill_in_rounds', 'bank_in_rounds', 'calibration_error', 'accuracy', 'judge',
+           'by_class', 'show_confusion', 'footprint', 'judge_bank', 'to_program', 'to_onnx', 'model_card',
+           'export_student', 'load_student']
 
 # %% ../nbs/07_distillation.ipynb #ac0360f5
 import statistics, time
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch, torch.nn as nn, torch.nn.functional as F
-from .core import BadInput, Loop, OneCycle, Speed, Team, checksum, choose_speed, make_folder, rng, seeded, whole_file, write_file
+from .core import BadInput, Loop, OneCycle, Speed, Team, checksum, choose_speed, load_tree, make_folder, rng, seeded, whole_file, write_file
 from .data import Split, draw, random_flip, random_shift, to_float
 from .models import Classifier, Fast, load_classifier, multiply_adds, n_params, predict, save_classifier
 from .bank import ImageBank, Pool, density_coverage, diversity
@@ -133,6 +133,7 @@ def check_student(
     if not len(bank): raise BadInput('there are no images to distil from')
     if tuple(bank.images.shape[1:]) != teacher.shape: raise BadInput(f'teacher and student take images {list(teacher.shape)}, the bank holds {list(bank.images.shape[1:])}')
 
+# %% ../nbs/07_distillation.ipynb #7f8f35de
 def distillation_speed(
     teacher:Classifier,    # on its device
     images:float,          # that it will be shown, in all steps
@@ -142,6 +143,7 @@ def distillation_speed(
     "How distillation runs both networks; compiling the teacher's forward pass gains a sixth of what it gains in synthesis"
     return choose_speed(teacher.mean.device, teacher.shape, images * multiply_adds(teacher) / 6, precision, compile)
 
+# %% ../nbs/07_distillation.ipynb #438c62eb
 def _norm_over(layer, team):
     "BatchNorm's forward pass in training, with the mean and variance of all processes' parts of a batch"
     def mean_of(t): return torch.distributed.nn.functional.all_reduce(t) / team.size
@@ -179,6 +181,7 @@ def norms_over(
     finally:
         for m in layers: del m.forward
 
+# %% ../nbs/07_distillation.ipynb #bc21ca3e
 class Distillation:
     "A student in training, step by step, on whatever bank each step is given"
     def __init__(self,
@@ -230,6 +233,7 @@ class Distillation:
 
     def parts(self): return dict(student=self.student, heads=self.heads, descent=self.descent)
 
+# %% ../nbs/07_distillation.ipynb #c804ef40
 def distill(
     student:Classifier,    # to be trained, in place
     teacher:Classifier,    # frozen
@@ -299,6 +303,15 @@ def distill_in_rounds(
         loop.log(**losses)
     return Distilled(student.frozen(), loop.history, loop.seconds - work.seconds), pool.bank
 
+def bank_in_rounds(
+    save,        # file in which `distill_in_rounds` keeps its state
+)->ImageBank:    # in the order of ids
+    "The images of rounds under way; `MissingFile` or `BadInput` if there are none yet"
+    pool = load_tree(save)['parts']['pool']
+    if not pool['added']: raise BadInput(f'{save}: there are no images yet')
+    bank = ImageBank(**pool['columns'], meta=pool['meta'])
+    return bank[bank.id.argsort()]
+
 # %% ../nbs/07_distillation.ipynb #393f3067
 def calibration_error(
     logits:torch.Tensor,  # [N, K]
@@ -321,7 +334,7 @@ def accuracy(
 def judge(
     student:Classifier,  # trained
     teacher:Classifier,  # its teacher
-    test:Split,          # real test images, looked at here and nowhere else
+    test:Split,          # real test images
 )->dict:                 # `teacher_acc`, `teacher_top5`, `teacher_ece`, the same for the student, and `agreement`: fractions of the test images; None where there are none
     "Accuracy and calibration of both and how often they agree"
     images, labels = test.to(student.mean.device)
@@ -330,6 +343,7 @@ def judge(
     about = lambda z: dict(acc=accuracy(z, labels), top5=accuracy(z, labels, 5), ece=calibration_error(z, labels))
     return {f'{who}_{k}': v for who, z in dict(teacher=t, student=s).items() for k, v in about(z).items()} | dict(agreement=(t.argmax(1) == s.argmax(1)).float().mean().item())
 
+# %% ../nbs/07_distillation.ipynb #7e8170e7
 def by_class(
     models:dict,     # name → classifier
     test:Split,      # real test images
@@ -357,6 +371,7 @@ def show_confusion(
     if not few: ax.set(xticks=[], yticks=[])
     return ax
 
+# %% ../nbs/07_distillation.ipynb #2604f6ce
 def footprint(
     model:Classifier,  # any
     passes:int=20,     # timed, one image each
@@ -369,6 +384,7 @@ def footprint(
         for _ in range(passes + 3): began = time.perf_counter(); copy(x); times.append(time.perf_counter() - began)
     return dict(params=n_params(model), macs=multiply_adds(copy), mb=round(len(save({k: v.clone().contiguous() for k, v in copy.net.state_dict().items()})) / 1e6, 3), cpu_ms=round(1000 * statistics.median(times[3:]), 3))
 
+# %% ../nbs/07_distillation.ipynb #64babdbb
 def judge_bank(
     bank:ImageBank,      # images that the student learned from
     teacher:Classifier,  # its teacher
@@ -423,6 +439,7 @@ def to_onnx(
         session = onnxruntime.InferenceSession(beside.read_bytes(), providers=['CPUExecutionProvider'])
         for n in (1, 5): _same(torch.from_numpy(session.run(None, {'images': _sample(model, n).numpy()})[0]), model(_sample(model, n)), f'{path}: the ONNX model')
 
+# %% ../nbs/07_distillation.ipynb #975d10fb
 def model_card(
     model:Classifier,  # the student
     row:dict,          # what is known of it, as a run's `results.json` has it; what is missing is left out
@@ -461,6 +478,7 @@ student.classes[student(images).argmax(1)[0]]
 Classes, in the order of the outputs: {", ".join(map(str, model.classes))}.
 '''
 
+# %% ../nbs/07_distillation.ipynb #12da467d
 def export_student(
     model:Classifier,  # trained
     folder,            # where to write `student.safetensors`, `student.onnx`, `student.pt2` and `README.md`

@@ -134,6 +134,7 @@ def check_omega(
     if not low <= value <= 1 or rule == 'best:' and not value: raise BadInput(f'omega must lie in {"(0" if rule == "best:" else f"[{low}"}, 1], found {value:g}')
     return text if rule else value
 
+# %% ../nbs/06_filtering.ipynb #cffbc07f
 def view_similarity(
     bank:ImageBank,       # parents
     embedder,             # anything with `embed`
@@ -170,6 +171,7 @@ def _best_sorting(near, holds):
     last = len(near) - 1 - score.flip(0).argmax().item()   # of equal scores, the one that keeps most
     return near[order[last]].item() if last + 1 < len(near) else -1.
 
+# %% ../nbs/06_filtering.ipynb #7e1f2a19
 def same_class(
     teacher:Classifier,  # frozen
     kids:ImageBank,      # variations

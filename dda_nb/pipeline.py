@@ -9,7 +9,7 @@ __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'chec
            'device_of', 'prior_options', 'check_variations', 'steps_of_batch', 'images_made', 'batches_before',
            'batches_of', 'rounds_of', 'what_to_optimise', 'run_name', 'run_folder', 'lock_folder', 'open_folder',
            'tidy_folder', 'read_config', 'data_of', 'read_teacher', 'warn_of_chance', 'cached_teacher', 'teacher_file',
-           'made_alike', 'neighbours', 'Run', 'peak_memory', 'commit', 'arm', 'describe', 'made_by', 'read_results',
+           'shared_fields', 'neighbours', 'Run', 'peak_memory', 'commit', 'arm', 'describe', 'made_by', 'read_results',
            'run_all', 'estimate']
 
 # %% ../nbs/08_pipeline.ipynb #570375ce
@@ -93,7 +93,7 @@ class Config:
     prior_side: int = 0                # pixels of the shorter side in the prior; 0 is its native size
     safety_checker: bool = True        # run the one that a checkpoint brings; what it blanks is dropped
     copies: int = 16                   # variations of each image; 0 turns augmentation off
-    strength: tuple = ()               # how far towards noise, each in (0, 1]; they take turns; none given is the prior's own: .3,.5,.7
+    strength: tuple = ()               # how far towards noise, each in (0, 1]; they take turns; none given is the prior's own: .3,.5,.7, or .1,.2,.3 for one of the bank at 32 pixels and more
     vary_batch: int = 0                # images in the prior at a time; 0 is what fits in memory
     embedder: str = 'teacher'          # what similarity is measured with: teacher, clip:MODEL@WEIGHTS or clip:FOLDER (OpenCLIP)
     omega: str = 'auto'                # filter: number in [-1, 1] (-1 keeps all), best:FRACTION, views:FRACTION, or auto
@@ -176,6 +176,7 @@ def make_config(
     check_config(config)
     return config
 
+# %% ../nbs/08_pipeline.ipynb #aedc5291
 def check_config(
     c:Config,  # any
 ):
@@ -229,6 +230,7 @@ def check_synthesis(
     what_to_optimise(c, teacher).start(torch.zeros(1, dtype=torch.long))
     if c.copies: check_variations(c, data)
 
+# %% ../nbs/08_pipeline.ipynb #b2584169
 def device_of(
     c:Config,  # any
 )->torch.device:
@@ -250,6 +252,7 @@ def check_variations(
     else: check_prior(prior_folder(c.prior), data.shape, data.classes, c.strength, **prior_options(c))
     if c.embedder != 'teacher': load_clip(*check_embedder(c.embedder))
 
+# %% ../nbs/08_pipeline.ipynb #7b3e76ac
 def steps_of_batch(
     c:Config,  # any
 )->int:
@@ -290,6 +293,7 @@ def what_to_optimise(
         make = partial(NoisyGenerator, vectors=clip_vectors(*c.class_vectors.removeprefix('clip:').split('@', 1), teacher.classes))
     return new_parametrisation(make, teacher, c.synth_lr, steps_of_batch(c), c.seed)
 
+# %% ../nbs/08_pipeline.ipynb #fa990383
 def run_name(
     c:Config,  # any
 )->str:
@@ -397,6 +401,7 @@ def warn_of_chance(
     if right <= chance + 3 * (chance * (1 - chance) / len(some))**.5:
         warnings.warn(f'the teacher recognises {right:.0%} of {len(some)} training images, no more than guessing; look at its weights, mean and std, and the order of the classes before spending hours')
 
+# %% ../nbs/08_pipeline.ipynb #8c72fb2e
 def cached_teacher(
     c:Config,   # its `teacher` fields
     data,       # to train on
@@ -424,19 +429,18 @@ def teacher_file(
 # %% ../nbs/08_pipeline.ipynb #b0rr0w02
 _SAME = 'commit', 'version_dda_nb', 'version_torch', 'version_diffusers', 'device_name', 'threads'
 
-def made_alike(
-    a:Config,   # one configuration
-    b:Config,   # another
+def shared_fields(
+    c:Config,   # any
     until:str,  # the first field that does not count
-)->bool:
-    "Whether they agree in the fields before `until`, in whose order the stages come; names of preset, arm and student do not count"
+)->tuple:       # of values
+    "What runs that share their first stages agree in: the fields before `until`, in whose order the stages come, but for the names of preset, arm and student"
     names = list(_NAMES)
-    return all(getattr(a, k) == getattr(b, k) for k in names[:names.index(until)] if k not in ('preset', 'arm', 'student'))
+    return tuple(getattr(c, k) for k in names[:names.index(until)] if k not in ('preset', 'arm', 'student'))
 
 def neighbours(
     c:Config,     # of the run that borrows
     folder:Path,  # of it
-    until:str,    # see `made_alike`
+    until:str,    # see `shared_fields`
 ):
     "Finished runs beside this one, other than repetitions of it, whose first stages are the same"
     mine, teacher = describe(c, device_of(c)), folder/'teacher.txt'
@@ -445,7 +449,7 @@ def neighbours(
         try: row, theirs = read_results(other), read_config(other)
         except BadInput: continue   # of another version, or not a run
         same = all(row.get(k) == mine[k] for k in _SAME) and teacher.is_file() and (other/'teacher.txt').is_file() and (other/'teacher.txt').read_text() == teacher.read_text()
-        if theirs != c and same and not mine['commit'].endswith('+') and made_alike(theirs, c, until): yield other
+        if theirs != c and same and not mine['commit'].endswith('+') and shared_fields(theirs, until) == shared_fields(c, until): yield other
 
 # %% ../nbs/08_pipeline.ipynb #0812f9ad
 class Run:

@@ -169,6 +169,7 @@ def _quiet(name):
     try: yield
     finally: log.setLevel(level)
 
+# %% ../nbs/09_runs.ipynb #05579054
 @contextlib.contextmanager
 def only_command(
     out:Path,  # a run's folder
@@ -180,6 +181,7 @@ def only_command(
         yield
     finally: lock.release()
 
+# %% ../nbs/09_runs.ipynb #de73ec52
 def run_notebook(
     config:Config,  # what to run
     out:Path,       # the run's folder, an absolute path
@@ -247,6 +249,7 @@ def free_folder(
 _FRACTIONS = 'teacher_acc', 'student_acc', 'agreement'
 _SHOWN = ['arm', 'seed', 'teacher_acc', 'student_acc', 'agreement', 'teacher_params', 'student_params', 'bank_images', 'kept_images', 'seconds', 'peak_memory_mb']
 
+# %% ../nbs/09_runs.ipynb #32067c96
 def row_text(
     row:dict,  # of `results.json`
 )->str:
@@ -275,6 +278,7 @@ def _report(out, row, ran):
     print(f'student   {where(out/"student.safetensors")}')
     if not ran: print(f'This run was finished before. To run it anew: dda_run --from {where(out)}')
 
+# %% ../nbs/09_runs.ipynb #8ecc6dd5
 def _compute(config, out, no_notebook, threads):
     "Run what is missing"
     team = core.open_team()
@@ -305,6 +309,7 @@ def warnings_in_a_line(
     "Inside, a warning is a line on standard error"
     with patch('warnings.showwarning', lambda message, *_, **__: print(f'{command}: warning: {message}', file=sys.stderr)): yield
 
+# %% ../nbs/09_runs.ipynb #9327bf5c
 def dda_run(
     argv:list=None,  # arguments; those of the command line if None
 )->int:              # exit status: 0, 2 when something was refused or failed, 130 when stopped

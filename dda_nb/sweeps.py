@@ -17,7 +17,7 @@ from pathlib import Path
 import torch, yaml
 from tqdm.auto import tqdm
 from .core import BadInput, Busy, Damaged, DDAError, Diverged, MissingFile, cache_folder, default_device, make_folder, nearest, one_line, place, write_file
-from .pipeline import Config, check_run, commit, estimate, lock_folder, made_by, make_config, read_results, run_name
+from .pipeline import Config, check_run, commit, estimate, lock_folder, made_by, make_config, read_results, run_name, shared_fields
 from .runs import cell_text, check_tracker, ended, execute, gather, only_command, run_notebook, table, table_text, tracked, warnings_in_a_line
 
 # %% ../nbs/10_sweeps.ipynb #337845f5
@@ -139,6 +139,7 @@ def read_notebook(
     except SyntaxError: raise BadInput(f'{file}: its cell of parameters is not Python') from None
     return nbformat.writes(nb), [n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
+# %% ../nbs/10_sweeps.ipynb #025831fd
 def tasks_of(
     sweep:Sweep,  # see `read_sweep`
 )->list:
@@ -197,6 +198,7 @@ def state_of(
     except Damaged: return 'damaged'
     return 'failed' if (folder/'failed.json').exists() else 'begun' if folder.exists() else ''
 
+# %% ../nbs/10_sweeps.ipynb #4e6a4e06
 def work_folder(
     task:Task,  # of a sweep
     out,        # the sweep's folder
@@ -219,6 +221,7 @@ def bring(
     for f in (*there.glob('*.partial.ipynb'), there/'failed.json'): f.unlink(missing_ok=True)
     shutil.rmtree(here)
 
+# %% ../nbs/10_sweeps.ipynb #6e589bd4
 def run_task(
     task:Task,      # what to run
     out,            # the sweep's folder, see `place`
@@ -297,6 +300,7 @@ def _start_ray(ray, address, retries):
     try: ray.init(address, logging_level='ERROR', log_to_driver=False, **local)
     except (ConnectionError, RuntimeError, ValueError) as e: raise BadInput(f'no Ray at {address}: {one_line(e)[:200]}') from None
 
+# %% ../nbs/10_sweeps.ipynb #8ca06d48
 def share_of(
     nodes:list,    # `CPU` and `GPU` of each, as dicts
     n:int,         # runs in all
@@ -310,6 +314,7 @@ def share_of(
     if n < sum(slots for _, slots in fit): return cpus or max(1, min(sum(c for c, _ in fit) // n, min(c for c, _ in fit))), gpus
     return cpus or max(1, min(c // slots for c, slots in fit)), gpus
 
+# %% ../nbs/10_sweeps.ipynb #1edcf6c0
 def by_ray(
     tasks:list,      # see `Task`
     out,             # the sweep's folder, which every node must reach
@@ -464,6 +469,7 @@ def _lives(pid):
     import psutil
     return pid != os.getpid() and psutil.pid_exists(pid)
 
+# %% ../nbs/10_sweeps.ipynb #98b998a4
 def states_of(
     tasks:list,  # see `Task`
     out,         # the sweep's folder
@@ -546,6 +552,13 @@ def sweep_text(
     odd = [f'{n}: {s}' for n, s in states.items() if s not in ('done', 'failed', 'begun', 'damaged', '')]
     return '\n'.join([rows.head(most).to_markdown(index=False, disable_numparse=True), *more, *odd, '', f'{len(tasks)} runs, {sum(s == "done" for s in states.values())} of them done'])
 
+# %% ../nbs/10_sweeps.ipynb #9e6af79a
+_SHARED = dict(synthesize='prior', prior='embedder', augment='embedder')   # stages that runs borrow from each other, with the field up to which they must agree
+
+def _computed(tasks, stage):
+    "How many of them compute a stage themselves; in rounds, with the student, each does"
+    return len({t.config if t.config.warmup < 1 else shared_fields(t.config, _SHARED[stage]) for t in tasks})
+
 def time_text(
     tasks:list,   # see `Task`
     states:dict,  # see `states_of`
@@ -560,10 +573,12 @@ def time_text(
     elif not todo[0].config: return 'no estimate: it is a notebook of your own, and no run of it is done'
     else:
         some = [todo[i] for i in sorted({0, len(todo) // 2, len(todo) - 1})]
-        each, by = sum(r['seconds'] for t in some for r in estimate(t.config) if r['stage'] != 'teacher') / len(some), f'estimated from {len(some)} of them'
+        part = {s: _computed(todo, s) / len(todo) for s in _SHARED} if isinstance(out, Path) else {}
+        each, by = sum(r['seconds'] * part.get(r['stage'], 1.) for t in some for r in estimate(t.config) if r['stage'] != 'teacher') / len(some), f'estimated from {len(some)} of them{", what they share counted once" if part else ""}'
     cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
     return f'{len(todo)} left, about {_time(each)} each{" without its teacher" if todo[0].config else ""} ({by}): {_time(each * len(todo))} of computing; this machine has {cores} cores' + (f' and {gpus} GPUs' if gpus else '')
 
+# %% ../nbs/10_sweeps.ipynb #4a95e0b5
 def _parser():
     p = argparse.ArgumentParser('dda_sweep', description='Run a notebook with many settings and seeds, each into a folder of its own. The same command again runs what is missing or failed.')
     p.add_argument('file', metavar='SWEEP.yaml', help='notebook, preset, fixed, grid or list or sample, seeds')

@@ -20,6 +20,7 @@ from .models import Classifier, predict
 from .bank import ImageBank, read_bank, tile
 from .augmentation import Prior, check_strength
 from .filtering import choose_omega, measure, within
+from .distillation import bank_in_rounds
 from .pipeline import read_results
 from .runs import progress_of
 from .sweeps import progress_text
@@ -308,10 +309,12 @@ class RunView:
             if k not in ('step', 'total', 'seconds', 'images') and isinstance(v, (int, float)): self.stages.setdefault(line['stage'], {}).setdefault(k, []).append((line['step'], v))
 
     def _read_images(self):
-        "The newest of the files that hold images, whole banks or their parts"
-        found = sorted((f.stat().st_mtime_ns, str(f)) for name in ('bank', 'variations', 'stream') for f in self.folder.glob(f'{name}*.safetensors'))
+        "The newest of the files that hold images: whole banks, their parts, or the state of rounds"
+        found = sorted((f.stat().st_mtime_ns, f) for kind in ('bank*.safetensors', 'variations*.safetensors', 'stream*.safetensors', 'rounds.ckpt') for f in self.folder.glob(kind))
         if not found or found[-1] == self._seen: return False
-        self._seen, self.images = found[-1], read_bank(found[-1][1])[0].images[-self.n:].clone()
+        file = found[-1][1]
+        self._seen, bank = found[-1], bank_in_rounds(file) if file.suffix == '.ckpt' else read_bank(file)[0]
+        self.images = bank.images[-self.n:].clone()
         return True
 
     def _read_row(self):
@@ -342,6 +345,7 @@ class RunView:
         figure = self.chart()
         return f'<p>{escape(self.folder.name)}: {escape(self.text())}</p>' + (_img(png(figure), 'losses by step') if figure else '') + (f'<p>newest images</p>{_img(thumbnails(self.images, 12, 40), "newest images")}' if self.images is not None and len(self.images) else '')
 
+# %% ../nbs/11_widgets.ipynb #cb25dd1f
 def watch(
     run,             # a `Run`, or the folder of a run that any process works on
     every:float=.5,  # seconds between two looks
@@ -352,16 +356,14 @@ def watch(
     view = RunView(getattr(run, 'folder', run), n)
     if not view.folder.is_dir(): raise MissingFile(f'{view.folder}: no such folder to watch')
     box, over = W.HTML(), threading.Event()
-    def draw():
+    def turn(first=False):
         "How long to rest after it"
         began = time.monotonic()
-        box.value = view.still()
+        if view.look() or first: box.value = view.still()
         return max(every, 10 * (time.monotonic() - began))
     def keep(rest):
-        while not over.wait(rest) and view.row is None: rest = draw() if view.look() else every
-    view.look()
-    rest = draw()
-    thread = threading.Thread(target=keep, args=(rest,), daemon=True)
+        while not over.wait(rest) and view.row is None: rest = turn()
+    thread = threading.Thread(target=keep, args=(turn(first=True),), daemon=True)
     thread.start()
     def stop(): over.set(); thread.join()
     box.stop = stop
