@@ -15,7 +15,7 @@ __all__ = ['Config', 'coerce', 'package_folder', 'presets', 'make_config', 'chec
 # %% ../nbs/08_pipeline.ipynb #570375ce
 import contextlib, hashlib, json, math, os, platform, re, resource, shlex, shutil, subprocess, time, warnings
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from unittest.mock import patch
@@ -157,8 +157,9 @@ def package_folder()->Path:
     import dda_nb
     return Path(dda_nb.__file__).parent
 
+@cache
 def presets()->dict:
-    "Presets by name, each a dict of values with a line `about`; what the one it is `like` says holds too"
+    "Presets by name, each a dict of values with a line `about`; what the one it is `like` says holds too. Read once, and not to be changed"
     files = {f.stem: yaml.safe_load(f.read_text()) for f in sorted((package_folder()/'presets').glob('*.yaml'))}
     return {name: files.get(held.pop('like', None), {}) | held for name, held in files.items() if not name.startswith('_')}
 
@@ -443,13 +444,16 @@ def neighbours(
     until:str,    # see `shared_fields`
 ):
     "Finished runs beside this one, other than repetitions of it, whose first stages are the same"
-    mine, teacher = describe(c, device_of(c)), folder/'teacher.txt'
+    mine, teacher = describe(c, device_of(c)), lambda folder: (folder/'teacher.txt').is_file() and (folder/'teacher.txt').read_text()
+    if mine['commit'].endswith('+') or not teacher(folder): return
     for file in sorted(folder.absolute().parent.glob('*/results.json')):
         other = file.parent
-        try: row, theirs = read_results(other), read_config(other)
+        try:
+            row = read_results(other)
+            if any(row.get(k) != mine[k] for k in _SAME) or teacher(other) != teacher(folder): continue
+            theirs = read_config(other)
         except BadInput: continue   # of another version, or not a run
-        same = all(row.get(k) == mine[k] for k in _SAME) and teacher.is_file() and (other/'teacher.txt').is_file() and (other/'teacher.txt').read_text() == teacher.read_text()
-        if theirs != c and same and not mine['commit'].endswith('+') and shared_fields(theirs, until) == shared_fields(c, until): yield other
+        if theirs != c and shared_fields(theirs, until) == shared_fields(c, until): yield other
 
 # %% ../nbs/08_pipeline.ipynb #0812f9ad
 class Run:
@@ -703,7 +707,8 @@ def describe(
     device,    # where it runs
 )->dict:
     "Configuration, versions and machine as one flat dict"
-    given = {k: v for k, v in asdict(c).items() if v != getattr(make_config(c.preset), k)}
+    usual = asdict(make_config(c.preset))
+    given = {k: v for k, v in asdict(c).items() if v != usual[k]}
     text = {k: ','.join(map(str, v)) if isinstance(v, tuple) else v for k, v in asdict(c).items()}
     return text | dict(arm=arm(c), command=shlex.join(['dda_run', c.preset, *(f'{k}={text[k]}' for k in given)])) | made_by(device)
 
