@@ -444,13 +444,13 @@ def neighbours(
     until:str,    # see `shared_fields`
 ):
     "Finished runs beside this one, other than repetitions of it, whose first stages are the same"
-    mine, teacher = describe(c, device_of(c)), lambda folder: (folder/'teacher.txt').is_file() and (folder/'teacher.txt').read_text()
-    if mine['commit'].endswith('+') or not teacher(folder): return
+    mine, teacher_of = describe(c, device_of(c)), lambda folder: (folder/'teacher.txt').is_file() and (folder/'teacher.txt').read_text()
+    if mine['commit'].endswith('+') or not teacher_of(folder): return
     for file in sorted(folder.absolute().parent.glob('*/results.json')):
         other = file.parent
         try:
             row = read_results(other)
-            if any(row.get(k) != mine[k] for k in _SAME) or teacher(other) != teacher(folder): continue
+            if any(row.get(k) != mine[k] for k in _SAME) or teacher_of(other) != teacher_of(folder): continue
             theirs = read_config(other)
         except BadInput: continue   # of another version, or not a run
         if theirs != c and shared_fields(theirs, until) == shared_fields(c, until): yield other

@@ -47,7 +47,7 @@ def lab(tmp_path_factory):
 def kernel(address, token):
     "Whether a kernel has started and the page is connected to it"
     sessions = json.load(urllib.request.urlopen(f'{address}/api/sessions?token={token}'))
-    return any(s['kernel']['execution_state'] == 'idle' and s['kernel']['connections'] for s in sessions)
+    return any(k['execution_state'] == 'idle' and k['connections'] for s in sessions if (k := s['kernel']))
 
 
 @BROWSER
