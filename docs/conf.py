@@ -1,11 +1,12 @@
 "Settings of Sphinx for the site without Quarto; build.py writes what it reads"
+
 from importlib.metadata import files
 from pathlib import Path
 
 from nbdev.config import get_config
 
 cfg = get_config(Path(__file__).parent)
-source = cfg.config_path/'_build'/'source'
+source = cfg.config_path / '_build' / 'source'
 project = html_title = cfg.title
 language = 'en'
 
@@ -17,14 +18,17 @@ nb_render_markdown_format = 'myst'
 myst_enable_extensions = ['dollarmath', 'attrs_inline', 'deflist']
 myst_heading_anchors = 4
 myst_heading_slug_func = 'nbdev_docs.slug'
-suppress_warnings = ['myst.header']   # the reference of a page has headings of the third level only
-bibtex_bibfiles = [str(source/'references.bib')]
+suppress_warnings = ['myst.header']  # the reference of a page has headings of the third level only
+bibtex_bibfiles = [str(source / 'references.bib')]
 bibtex_reference_style = 'author_year'
 
 html_theme = 'furo'
 html_theme_options = dict(footer_icons=[], source_repository='')
 html_show_sourcelink = html_copy_source = html_show_copyright = False
-html_favicon = str(source/'images'/'icon.svg')
+html_favicon = str(source / 'images' / 'icon.svg')
 html_css_files = ['style.css']
-mathjax_path = 'tex-svg.js'   # served with the site: nothing is fetched from elsewhere
-html_static_path = [str(source/'style.css'), *(str(f.locate()) for f in files('sphinx-mathjax-offline') if f.name == mathjax_path)]
+mathjax_path = 'tex-svg.js'  # served with the site: nothing is fetched from elsewhere
+html_static_path = [
+    str(source / 'style.css'),
+    *(str(f.locate()) for f in files('sphinx-mathjax-offline') if f.name == mathjax_path),
+]

@@ -1,4 +1,5 @@
 "Execute notebooks in place and keep the outputs that are worth reading: no standard error, and of live boxes the still picture"
+
 import argparse, os
 from pathlib import Path
 
@@ -11,18 +12,28 @@ LIVE = 'application/vnd.jupyter.widget-view+json'
 
 def keep(output):
     "The output without what lives in a kernel only; None if nothing is left that is worth reading"
-    if output.output_type == 'stream': return output if output.name == 'stdout' and output.text.strip() else None
+    if output.output_type == 'stream':
+        return output if output.name == 'stdout' and output.text.strip() else None
     data = output.get('data', {})
-    if data.pop(LIVE, None) and 'text/html' not in data: return None   # a progress bar
-    if 'image/png' in data: data.pop('image/jpeg', None)   # Pillow gives both
+    if data.pop(LIVE, None) and 'text/html' not in data:
+        return None  # a progress bar
+    if 'image/png' in data:
+        data.pop('image/jpeg', None)  # Pillow gives both
     return output
 
 
 def execute(file):
     nb = nbformat.read(file, 4)
-    NotebookClient(nb, timeout=900, kernel_name='python3', store_widget_state=False, resources=dict(metadata=dict(path=str(file.parent)))).execute()
+    NotebookClient(
+        nb,
+        timeout=900,
+        kernel_name='python3',
+        store_widget_state=False,
+        resources=dict(metadata=dict(path=str(file.parent))),
+    ).execute()
     for cell in nb.cells:
-        if cell.cell_type == 'code': cell.outputs = [o for o in map(keep, cell.outputs) if o]
+        if cell.cell_type == 'code':
+            cell.outputs = [o for o in map(keep, cell.outputs) if o]
     clean_nb(nb, allowed_cell_metadata_keys=['tags'])
     nbformat.write(nb, file)
 

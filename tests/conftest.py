@@ -1,4 +1,5 @@
 "What the tests share: the commands as a user calls them, and one finished smoke run"
+
 import os, shutil, subprocess, sys, time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ BROWSER = pytest.mark.skipif(CHROME is None and not os.environ.get('CI'), reason
 
 LONGEST = 'test_sweeps', 'test_methods', 'test_interruption', 'test_priors', 'test_commands'
 
+
 def pytest_collection_modifyitems(items):
     "Files that take longest begin first, so that no process is left alone with one at the end"
     items.sort(key=lambda i: LONGEST.index(i.path.stem) if i.path.stem in LONGEST else len(LONGEST))
@@ -21,7 +23,7 @@ def until(check, seconds=90):
     began = time.monotonic()
     while not (found := check()):
         assert time.monotonic() - began < seconds, 'it never happened'
-        time.sleep(.1)
+        time.sleep(0.1)
     return found
 
 
@@ -29,22 +31,33 @@ def until(check, seconds=90):
 def own_folders(tmp_path_factory):
     "Caches and runs of the tests lie apart from the user's, and nothing is downloaded"
     scratch = tmp_path_factory.mktemp('scratch')
-    os.environ.update(XDG_CACHE_HOME=str(scratch/'cache'), DDA_RUNS=str(scratch/'runs'), HF_HUB_OFFLINE='1', OMP_NUM_THREADS='1')
+    os.environ.update(
+        XDG_CACHE_HOME=str(scratch / 'cache'),
+        DDA_RUNS=str(scratch / 'runs'),
+        HF_HUB_OFFLINE='1',
+        OMP_NUM_THREADS='1',
+    )
 
 
 @pytest.fixture(scope='session')
 def command():
     "Call one of the package's commands; the finished process with its output"
+
     def call(name, *args, **kw):
-        return subprocess.run([BIN/name, *map(str, args)], capture_output=True, text=True, timeout=300, **kw)
+        return subprocess.run(
+            [BIN / name, *map(str, args)], capture_output=True, text=True, timeout=300, **kw
+        )
+
     return call
 
 
 @pytest.fixture(scope='session')
 def smoke(command, tmp_path_factory):
     "The folder of a finished smoke run, made through papermill with a teacher of its own, and what the command printed"
-    out = tmp_path_factory.mktemp('smoke')/'run'
-    done = command('dda_run', 'smoke', '--out', out, env=os.environ | {'XDG_CACHE_HOME': str(out.parent/'cache')})
+    out = tmp_path_factory.mktemp('smoke') / 'run'
+    done = command(
+        'dda_run', 'smoke', '--out', out, env=os.environ | {'XDG_CACHE_HOME': str(out.parent / 'cache')}
+    )
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -53,11 +66,13 @@ def smoke(command, tmp_path_factory):
 def refused(capsys, tmp_path):
     "Check that `dda_run` refuses these words with status 2 and one line, before it makes the run's folder"
     from dda_nb.runs import dda_run
+
     def check(words, line):
-        assert dda_run([*words, '--out', str(tmp_path/'run')]) == 2
+        assert dda_run([*words, '--out', str(tmp_path / 'run')]) == 2
         said = capsys.readouterr()
         assert not said.out and line in said.err and said.err.count('\n') == 1, said
-        assert not (tmp_path/'run').exists()
+        assert not (tmp_path / 'run').exists()
+
     return check
 
 
@@ -65,7 +80,10 @@ def refused(capsys, tmp_path):
 def browser():
     "Chromium without a window"
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROME, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'])
+        browser = p.chromium.launch(
+            executable_path=CHROME, args=['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage']
+        )
         yield browser
         browser.close()
