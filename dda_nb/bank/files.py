@@ -1,4 +1,4 @@
-"""TODO
+"""How a bank is kept, and handed on to other tools
 
 Docs: https://dda-nb.github.io/dda_nb/bank/files.html.md"""
 
@@ -8,45 +8,47 @@ Docs: https://dda-nb.github.io/dda_nb/bank/files.html.md"""
 __all__ = ['read_bank', 'load_bank']
 
 # %% ../../nbs/bank/files.ipynb #2c5972e0
+from dataclasses import fields
 from pathlib import Path
 
 from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..core.files import make_folder
 from ..core.trees import load_tree, save_tree
-from .image_bank import ImageBank, _COLUMNS
+from .image_bank import ImageBank
 
-# %% ../../nbs/bank/files.ipynb #c25b352f
+# %% ../../nbs/bank/files.ipynb #1094d927
 @patch
 def save(
     self: ImageBank,
     path,  # a .safetensors file
-    **more,  # further state to keep in the same file
+    **more,  # further state to keep in the same file: numbers, strings, tensors, and dicts and lists of these
 ):
-    "Save a bank in one file"
+    "Save a bank in one file, whole or not at all"
     save_tree(path, self.columns() | dict(meta=self.meta, more=more))
 
-# %% ../../nbs/bank/files.ipynb #1094d927
+# %% ../../nbs/bank/files.ipynb #f6efbccf
 def read_bank(
-    path,  # what `save_bank` wrote
-) -> tuple:  # the bank, and the further state
-    "A bank on the CPU and what was saved with it"
+    path,  # what `ImageBank.save` wrote
+) -> tuple:  # the bank, and the further state as a dict
+    "A bank on the CPU and what was saved with it; `MissingFile` or `BadInput` as `load_bank`"
     tree = load_tree(path)
-    if not {*_COLUMNS, 'meta'} <= tree.keys():
+    names = [f.name for f in fields(ImageBank)]
+    if not {*names} <= tree.keys():
         raise BadInput(f'{path}: holds no image bank')
-    return ImageBank(**{k: tree[k] for k in _COLUMNS}, meta=tree['meta']), tree['more']
+    return ImageBank(**{name: tree[name] for name in names}), tree['more']
 
-# %% ../../nbs/bank/files.ipynb #60386103
+# %% ../../nbs/bank/files.ipynb #802f56ee
 def load_bank(
-    path,  # what `save_bank` wrote
+    path,  # what `ImageBank.save` wrote
 ) -> ImageBank:
     "Load a bank on the CPU; `MissingFile` or `BadInput` if it is absent, cut short or altered"
     return read_bank(path)[0]
 
-# %% ../../nbs/bank/files.ipynb #f6efbccf
+
 ImageBank.load = staticmethod(load_bank)
 
-# %% ../../nbs/bank/files.ipynb #802f56ee
+# %% ../../nbs/bank/files.ipynb #11240bbe
 @patch
 def to_folder(
     self: ImageBank,
@@ -56,9 +58,19 @@ def to_folder(
     from torchvision.io import write_png
 
     for image, label, i in zip(self.images.cpu(), self.labels.tolist(), self.id.tolist()):
-        write_png(image, str(make_folder(Path(path) / str(self.meta['classes'][label])) / f'{i:06d}.png'))
+        folder = make_folder(Path(path) / str(self.meta['classes'][label]))
+        write_png(image, str(folder / f'{i:06d}.png'))
 
-# %% ../../nbs/bank/files.ipynb #ed33d6bd
+# %% ../../nbs/bank/files.ipynb #4cba99a9
+def _columns_of(bank):
+    "The columns as `datasets` takes them: pictures of PIL, and lists"
+    from PIL import Image
+
+    pixels = [x[0] if len(x) == 1 else x.permute(1, 2, 0) for x in bank.images.cpu()]
+    columns = dict(image=[Image.fromarray(x.numpy()) for x in pixels], label=bank.labels.tolist())
+    return columns | {name: getattr(bank, name).tolist() for name in ('id', 'parent', 'similarity')}
+
+
 @patch
 def to_parquet(
     self: ImageBank,
@@ -66,11 +78,7 @@ def to_parquet(
 ):
     "Write parquet with columns image, label, id, parent, similarity, as `datasets` reads it"
     from datasets import ClassLabel, Dataset, Features, Image, Value
-    from PIL import Image as Picture
 
-    pictures = [
-        Picture.fromarray((x[0] if len(x) == 1 else x.permute(1, 2, 0)).numpy()) for x in self.images.cpu()
-    ]
     features = Features(
         image=Image(),
         label=ClassLabel(names=[str(c) for c in self.meta['classes']]),
@@ -78,11 +86,4 @@ def to_parquet(
         parent=Value('int64'),
         similarity=Value('float32'),
     )
-    columns = dict(
-        image=pictures,
-        label=self.labels.tolist(),
-        id=self.id.tolist(),
-        parent=self.parent.tolist(),
-        similarity=self.similarity.tolist(),
-    )
-    Dataset.from_dict(columns, features=features).to_parquet(path)
+    Dataset.from_dict(_columns_of(self), features=features).to_parquet(path)

@@ -1,4 +1,4 @@
-"""TODO
+"""A bank is made part by part, and finished parts outlast an interruption
 
 Docs: https://dda-nb.github.io/dda_nb/bank/growing.html.md"""
 
@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 from ..core.errors import BadInput
-from .image_bank import ImageBank
 from .files import read_bank
+from .image_bank import ImageBank
 
 # %% ../../nbs/bank/growing.ipynb #1aa41694
 class Pool:
@@ -27,47 +28,54 @@ class Pool:
     ):
         self.room, self.device, self.added, self.all = room, device, 0, None
 
-    def add(
-        self,
-        bank: ImageBank,  # the next part, no larger than the room
-    ):
-        "Copy a part in"
-        if self.all is None:
-            self.all = replace(
-                bank,
-                **{
-                    k: torch.empty(self.room, *v.shape[1:], dtype=v.dtype, device=self.device)
-                    for k, v in bank.columns().items()
-                },
-            )
-        at = (self.added + torch.arange(len(bank), device=self.device)) % self.room
-        for k, v in bank.columns().items():
-            self.all.columns()[k][at] = v.to(self.device)
-        self.added += len(bank)
-
     @property
     def bank(self) -> ImageBank:
-        "What it holds now, without copying; `BadInput` if nothing was added yet"
+        "What it holds now, a view without copying; `BadInput` if nothing was added yet"
         if self.all is None:
             raise BadInput('there are no images yet')
         return self.all[: min(self.added, self.room)]
 
-    def state_dict(self):
-        return (
-            dict(added=self.added, meta=self.all.meta, columns=self.bank.columns())
-            if self.all
-            else dict(added=0)
-        )
+# %% ../../nbs/bank/growing.ipynb #6357806e
+def _room_like(bank, room, device):
+    "A bank of this many images of the same kind, whose content is whatever lay in memory"
+    columns = {
+        name: torch.empty(room, *column.shape[1:], dtype=column.dtype, device=device)
+        for name, column in bank.columns().items()
+    }
+    return replace(bank, **columns)
 
-    def load_state_dict(self, state):
-        self.added, self.all = 0, None
-        if state['added']:
-            self.add(ImageBank(**state['columns'], meta=state['meta']))
-        self.added = state['added']
+
+@patch
+def add(
+    self: Pool,
+    bank: ImageBank,  # the next part, no larger than the room
+):
+    "Copy a part in"
+    if self.all is None:
+        self.all = _room_like(bank, self.room, self.device)
+    place = (self.added + torch.arange(len(bank), device=self.device)) % self.room
+    for name, column in bank.columns().items():
+        self.all.columns()[name][place] = column.to(self.device)
+    self.added += len(bank)
+
+# %% ../../nbs/bank/growing.ipynb #1f0a5a46
+@patch
+def state_dict(self: Pool):
+    if not self.all:
+        return dict(added=0)
+    return dict(added=self.added, meta=self.all.meta, columns=self.bank.columns())
+
+
+@patch
+def load_state_dict(self: Pool, state):
+    self.added, self.all = 0, None
+    if state['added']:
+        self.add(ImageBank(**state['columns'], meta=state['meta']))
+    self.added = state['added']
 
 # %% ../../nbs/bank/growing.ipynb #c9aa94d7
 class Shards:
-    "A bank in the making, whose finished parts are on disk: `bank.safetensors` grows as `bank.0000.safetensors`, ..."
+    "A bank in the making, whose finished parts are on disk beside the place of the whole"
 
     def __init__(
         self,
@@ -76,32 +84,9 @@ class Shards:
         key='',  # names what is computed; parts saved under another key are refused
         device='cpu',  # where the images lie
     ):
-        self.pool, self.path, self.key, self.parts, self.seconds, self.more = (
-            Pool(room, device),
-            path and Path(path),
-            str(key),
-            0,
-            0.0,
-            {},
-        )
-
-    def _file(self, i):
-        return self.path.with_suffix(f'.{i:04d}.safetensors')
-
-    def resume(self) -> int:
-        "Read what an earlier call has finished; the number of parts"
-        while self.path and (file := self._file(self.parts)).exists():
-            bank, more = read_bank(file)
-            if more['key'] != self.key:
-                raise BadInput(
-                    f'{file}: a part of {more["key"]}, not of {self.key}; remove it or name another file'
-                )
-            self._take(bank, more)
-        return self.parts
-
-    def _take(self, bank, more):
-        self.pool.add(bank)
-        self.parts, self.seconds, self.more = self.parts + 1, self.seconds + more['seconds'], more
+        self.pool, self.key = Pool(room, device), str(key)
+        self.path = path and Path(path)
+        self.parts, self.seconds, self.more = 0, 0.0, {}
 
     def add(
         self,
@@ -109,26 +94,49 @@ class Shards:
         seconds: float,  # what it took
         **state,  # what the next part needs to go on
     ):
-        "Keep one finished part"
+        "Keep one finished part: it is written before it is counted"
         if self.path:
             bank.save(self._file(self.parts), key=self.key, seconds=seconds, **state)
         self._take(bank, dict(seconds=seconds, **state))
 
-    def finish(
-        self,
-        made: dict = None,  # how it was made, for the bank's `meta`
-        **more,  # further state to keep in the same file
-    ) -> ImageBank:
-        "All parts as one bank, written whole before the parts are removed"
-        bank = self.pool.bank
-        if made:
-            bank = replace(bank, meta=bank.meta | dict(made=[made]))
-        if self.path:
-            bank.save(self.path, seconds=self.seconds, **more)
-            self.clear()
-        return bank
+    def _take(self, bank, more):
+        self.pool.add(bank)
+        self.parts, self.seconds, self.more = self.parts + 1, self.seconds + more['seconds'], more
 
-    def clear(self):
-        "Remove the parts, once the whole is written"
-        for f in self.path.parent.glob(f'{self.path.stem}.[0-9]*.safetensors'):
-            f.unlink()
+    def _file(self, number):
+        return self.path.with_suffix(f'.{number:04d}.safetensors')
+
+# %% ../../nbs/bank/growing.ipynb #e0ffe3bb
+@patch
+def resume(self: Shards) -> int:
+    "Read what an earlier call has finished; the number of parts. `BadInput` for parts with another key"
+    while self.path and (file := self._file(self.parts)).exists():
+        bank, more = read_bank(file)
+        if more['key'] != self.key:
+            other = f'{file}: a part of {more["key"]}, not of {self.key}'
+            raise BadInput(f'{other}; remove it or name another file')
+        self._take(bank, more)
+    return self.parts
+
+# %% ../../nbs/bank/growing.ipynb #3b9d659c
+@patch
+def finish(
+    self: Shards,
+    made: dict = None,  # how it was made, for the bank's `meta`
+    **more,  # further state to keep in the same file
+) -> ImageBank:
+    "All parts as one bank, written whole before the parts are removed"
+    bank = self.pool.bank
+    if made:
+        bank = replace(bank, meta=bank.meta | dict(made=[made]))
+    if self.path:
+        bank.save(self.path, seconds=self.seconds, **more)
+        self.clear()
+    return bank
+
+
+@patch
+def clear(self: Shards):
+    "Remove the parts, once the whole is written"
+    for file in self.path.parent.glob(f'{self.path.stem}.[0-9]*.safetensors'):
+        file.unlink()

@@ -1,4 +1,4 @@
-"""TODO
+"""The synthetic images, with what is known of each
 
 Docs: https://dda-nb.github.io/dda_nb/bank/image_bank.html.md"""
 
@@ -8,15 +8,13 @@ Docs: https://dda-nb.github.io/dda_nb/bank/image_bank.html.md"""
 __all__ = ['ImageBank', 'new_bank']
 
 # %% ../../nbs/bank/image_bank.ipynb #5ed20cbd
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
+from fastcore.basics import patch
 from ..core.errors import BadInput
 
 # %% ../../nbs/bank/image_bank.ipynb #a60979c1
-_COLUMNS = 'images', 'labels', 'id', 'parent', 'similarity'
-
-
 @dataclass(eq=False)
 class ImageBank:
     "Synthetic images on one device, with labels, identities, ancestors and similarities"
@@ -28,76 +26,95 @@ class ImageBank:
     similarity: torch.Tensor  # float32 [N], cosine to its parent's embedding; NaN where not measured
     meta: dict = field(
         default_factory=dict
-    )  # `classes`; `mean` and `std` of the teacher's input; `made`: how each part was made
+    )  # `classes`; the teacher's `mean`, `std`; `made`: how each part was
 
     def __len__(self):
         return len(self.labels)
 
     def columns(self) -> dict:
         "Its tensors by name"
-        return {k: getattr(self, k) for k in _COLUMNS}
-
-    def to(self, device) -> 'ImageBank':
-        return replace(self, **{k: v.to(device) for k, v in self.columns().items()})
-
-    def __getitem__(self, which) -> 'ImageBank':
-        "The images that a mask, a slice or a tensor of indices selects"
-        return replace(self, **{k: v[which] for k, v in self.columns().items()})
-
-    def __add__(self, other) -> 'ImageBank':
-        "Both banks' images; they must be of one kind and share no id"
-        if self.images.shape[1:] != other.images.shape[1:]:
-            raise BadInput(
-                f'banks of images {list(self.images.shape[1:])} and {list(other.images.shape[1:])} do not add up'
-            )
-        if self.meta.get('classes') != other.meta.get('classes'):
-            raise BadInput('banks of different classes do not add up')
-        if torch.isin(self.id, other.id).any():
-            raise BadInput('these banks share ids; make one of them with a larger `start`')
-        a, b = self.columns(), other.columns()
-        made = self.meta.get('made', []) + [
-            m for m in other.meta.get('made', []) if m not in self.meta.get('made', [])
-        ]
-        return ImageBank(**{k: torch.cat([a[k], b[k]]) for k in _COLUMNS}, meta=self.meta | {'made': made})
-
-    def find(
-        self,
-        ids: torch.Tensor,  # int64 [M]
-    ) -> torch.Tensor:  # int64 [M], their places in this bank
-        "Where images are, by id; `BadInput` if one is not here"
-        order = self.id.argsort()
-        place = (
-            order[torch.searchsorted(self.id, ids, sorter=order).clamp(max=len(self) - 1)]
-            if len(self)
-            else ids
-        )
-        if len(ids) and (not len(self) or (self.id[place] != ids).any()):
-            raise BadInput('the bank does not hold the parents of these images')
-        return place
-
-    def __repr__(self):
-        c, h, w = self.images.shape[1:]
-        kids = int((self.parent >= 0).sum())
-        return f'ImageBank: {len(self)} images {c}×{h}×{w}, {len(self.labels.unique())} classes, {len(self) - kids} inverted, {kids} variations'
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != 'meta'}
 
 # %% ../../nbs/bank/image_bank.ipynb #0b0b0c3f
 def new_bank(
     images: torch.Tensor,  # uint8 [N, C, H, W]
-    labels: torch.Tensor,  # int64 [N]
-    start: int = 0,  # first id
-    parent=None,  # int64 [N]; None: these are inverted images
-    **meta,  # kept with the bank
+    labels: torch.Tensor,  # int64 [N], the classes they were made for
+    start: int = 0,  # the first id; the others follow
+    parent=None,  # int64 [N], ids of the images they vary; None: these are inverted images
+    **meta,  # kept with the bank, such as `classes`
 ) -> ImageBank:
-    "A bank of new images"
-    n, dev = len(labels), labels.device
+    "A bank of new images; `BadInput` unless they are uint8"
     if images.dtype != torch.uint8:
         raise BadInput(f'bank images must be uint8, found {images.dtype}')
-    parent = torch.full((n,), -1, device=dev) if parent is None else parent
-    return ImageBank(
-        images,
-        labels,
-        torch.arange(start, start + n, device=dev),
-        parent,
-        torch.full((n,), float('nan'), device=dev),
-        meta,
-    )
+    n, device = len(labels), labels.device
+    if parent is None:
+        parent = torch.full((n,), -1, device=device)
+    unmeasured = torch.full((n,), float('nan'), device=device)
+    return ImageBank(images, labels, torch.arange(start, start + n, device=device), parent, unmeasured, meta)
+
+# %% ../../nbs/bank/image_bank.ipynb #ad351387
+@patch
+def __getitem__(
+    self: ImageBank,
+    which,  # a mask [N], a slice, or indices [M]
+) -> ImageBank:
+    "The images that a mask, a slice or a tensor of indices selects"
+    return replace(self, **{name: column[which] for name, column in self.columns().items()})
+
+# %% ../../nbs/bank/image_bank.ipynb #ce25a577
+@patch
+def to(
+    self: ImageBank,
+    device,  # as PyTorch names it
+) -> ImageBank:
+    "The same bank on another device"
+    return replace(self, **{name: column.to(device) for name, column in self.columns().items()})
+
+# %% ../../nbs/bank/image_bank.ipynb #03829bb5
+def _check_sum(one, other):
+    "`BadInput` unless the banks are of one kind and share no id"
+    shape, other_shape = list(one.images.shape[1:]), list(other.images.shape[1:])
+    if shape != other_shape:
+        raise BadInput(f'banks of images {shape} and {other_shape} do not add up')
+    if one.meta.get('classes') != other.meta.get('classes'):
+        raise BadInput('banks of different classes do not add up')
+    if torch.isin(one.id, other.id).any():
+        raise BadInput('these banks share ids; make one of them with a larger `start`')
+
+
+@patch
+def __add__(
+    self: ImageBank,
+    other: ImageBank,  # of the same shape and classes, with other ids
+) -> ImageBank:
+    "Both banks' images; they must be of one kind and share no id"
+    _check_sum(self, other)
+    notes = self.meta.get('made', [])
+    notes = notes + [note for note in other.meta.get('made', []) if note not in notes]
+    more = other.columns()
+    columns = {name: torch.cat([column, more[name]]) for name, column in self.columns().items()}
+    return ImageBank(**columns, meta=self.meta | {'made': notes})
+
+# %% ../../nbs/bank/image_bank.ipynb #eaab383a
+@patch
+def find(
+    self: ImageBank,
+    ids: torch.Tensor,  # int64 [M]
+) -> torch.Tensor:  # int64 [M], their places in this bank
+    "Where images are, by id; `BadInput` if one is not here"
+    if not len(ids):
+        return ids
+    if len(self):
+        order = self.id.argsort()
+        place = order[torch.searchsorted(self.id, ids, sorter=order).clamp(max=len(self) - 1)]
+        if (self.id[place] == ids).all():
+            return place
+    raise BadInput('the bank does not hold the parents of these images')
+
+# %% ../../nbs/bank/image_bank.ipynb #b5b3c186
+@patch
+def __repr__(self: ImageBank):
+    c, h, w = self.images.shape[1:]
+    n_kids = int((self.parent >= 0).sum())
+    size = f'{len(self)} images {c}×{h}×{w}, {len(self.labels.unique())} classes'
+    return f'ImageBank: {size}, {len(self) - n_kids} inverted, {n_kids} variations'
