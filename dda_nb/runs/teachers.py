@@ -85,7 +85,8 @@ def read_teacher(
         moments = None  # a library's, for colour
     if not moments and c.data == 'none':
         raise BadInput(
-            'data=none: what does the teacher normalise with? Set teacher_mean and teacher_std (0 and 1 for images in [0, 1])'
+            'data=none: what does the teacher normalise with? Set teacher_mean and teacher_std (0 and 1 for'
+            ' images in [0, 1])'
         )
     return put_weights(
         new_classifier(c.teacher, data, moments or data.moments()),
@@ -99,7 +100,7 @@ def warn_of_chance(
     data,  # real images, of which the training split is looked at
     most: int = 256,  # images, evenly spread
 ):
-    "A warning in one line where a teacher does no better than guessing: its weights, mean and std, or the order of its classes may not be what was meant"
+    "A warning where a teacher does no better than guessing: something may not be what was meant"
     images, labels = data.train
     if not len(labels):
         return
@@ -107,7 +108,8 @@ def warn_of_chance(
     right, chance = accuracy(predict(teacher, images[some]), labels[some]), 1 / len(data.classes)
     if right <= chance + 3 * (chance * (1 - chance) / len(some)) ** 0.5:
         warnings.warn(
-            f'the teacher recognises {right:.0%} of {len(some)} training images, no more than guessing; look at its weights, mean and std, and the order of the classes before spending hours'
+            f'the teacher recognises {right:.0%} of {len(some)} training images, no more than guessing; look at'
+            ' its weights, mean and std, and the order of the classes before spending hours'
         )
 
 # %% ../../nbs/runs/teachers.ipynb #2ea8ec2d
@@ -163,7 +165,6 @@ def teacher_file(
         str(training_speed(device, data.shape)),
         torch.__version__,
     ]
-    return (
-        make_folder(cache_folder() / 'teachers')
-        / f'{data.name}-{c.teacher.replace(":", "-")}-{hashlib.sha256(repr(what).encode()).hexdigest()[:8]}.safetensors'
-    )
+    mark = hashlib.sha256(repr(what).encode()).hexdigest()[:8]
+    name = f'{data.name}-{c.teacher.replace(":", "-")}-{mark}.safetensors'
+    return make_folder(cache_folder() / 'teachers') / name

@@ -11,6 +11,7 @@ __all__ = ['info_nce', 'Contrastive']
 import torch, torch.nn as nn, torch.nn.functional as F
 from ..core.device import wide
 from ..data.views import random_crop
+from .terms import term
 
 # %% ../../nbs/synthesis/contrast.ipynb #d7eabd6e
 def info_nce(
@@ -26,6 +27,7 @@ def info_nce(
     return F.cross_entropy(near, torch.arange(len(both), device=near.device).roll(len(a)))
 
 # %% ../../nbs/synthesis/contrast.ipynb #004da213
+@term('alpha_cr', 'images differ from each other', 'Fang et al. 2021')
 class Contrastive(nn.Module):
     "`info_nce` of an image and a crop of it, through a projection head, against a memory of earlier batches"
 
@@ -41,6 +43,10 @@ class Contrastive(nn.Module):
         self.head = nn.Sequential(nn.Linear(n_features, size), nn.ReLU(), nn.Linear(size, size))
         self.temperature, self.scale, self.limit = temperature, scale, memory
         self.register_buffer('memory', torch.empty(0, size))
+
+    @classmethod
+    def build(cls, setup):
+        return cls(setup.teacher.n_features)
 
     def embed(self, features):
         return F.normalize(self.head(wide(features)), dim=1)

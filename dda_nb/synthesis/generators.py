@@ -6,14 +6,16 @@ Docs: https://dda-nb.github.io/dda_nb/synthesis/generators.html.md"""
 
 # %% auto #0
 __all__ = ['PARAMETRISATIONS', 'WideSigmoid', 'decoder', 'Generator', 'SharedGenerator', 'MetaGenerator', 'NoisyGenerator',
-           'seeded_vectors', 'clip_vectors', 'new_parametrisation']
+           'seeded_vectors', 'clip_vectors', 'parse_vectors', 'GeneratorFields', 'new_parametrisation']
 
 # %% ../../nbs/synthesis/generators.ipynb #952c4f04
+import re
 from copy import deepcopy
 from functools import lru_cache
 
 import torch, torch.nn as nn, torch.nn.functional as F
 from ..core.errors import BadInput, nearest
+from ..core.fields import field, fields_of
 from ..core.seeds import rng, seeded
 from ..core.device import wide
 from ..data.sets import named
@@ -199,6 +201,30 @@ PARAMETRISATIONS = dict(
 )
 
 # %% ../../nbs/synthesis/generators.ipynb #4f678d29
+def parse_vectors(
+    text: str,  # `seeded`, or `clip:MODEL@WEIGHTS`
+) -> str:
+    "The same; `BadInput` for anything else"
+    if text != 'seeded' and not re.fullmatch('clip:[^@]+@.+', text):
+        raise BadInput(f'class_vectors must be seeded or clip:MODEL@WEIGHTS, found {text!r}')
+    return text
+
+
+@fields_of('synthesize')
+class GeneratorFields:
+    "What is optimised"
+
+    parametrisation: str = field(
+        'generator', 'what synthesis optimises, see PARAMETRISATIONS', choices=tuple(PARAMETRISATIONS)
+    )
+    class_vectors: str = field(
+        'seeded',
+        "class embeddings of noisy_generator: seeded, or clip:MODEL@WEIGHTS for OpenCLIP's text tower",
+        parse=parse_vectors,
+    )
+    synth_lr: float = field(0.005, 'learning rate of synthesis', open_low=True)
+
+
 def new_parametrisation(
     make,  # a name in `PARAMETRISATIONS`, or a `Parametrisation`'s class
     teacher: Classifier,  # whose images are to be made

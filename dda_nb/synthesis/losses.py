@@ -6,15 +6,17 @@ Docs: https://dda-nb.github.io/dda_nb/synthesis/losses.html.md"""
 
 # %% auto #0
 __all__ = ['one_hot', 'bn_statistics', 'statistics_distance', 'total_variation', 'activation', 'class_balance',
-           'SmoothedStatistics']
+           'StatisticsFields', 'SmoothedStatistics']
 
 # %% ../../nbs/synthesis/losses.ipynb #5093ad47
 import torch, torch.nn as nn, torch.nn.functional as F
+from ..core.fields import field, fields_of
 from ..core.device import wide
 from ..models.looking import batchnorms
-from .terms import Seen
+from .terms import Seen, term
 
 # %% ../../nbs/synthesis/losses.ipynb #612f3d9a
+@term('alpha_oh', 'the teacher sees the wanted class', 'Chen et al. 2019')
 def one_hot(
     seen: Seen,  # uses `t_logits`, `labels`
 ) -> torch.Tensor:
@@ -22,6 +24,12 @@ def one_hot(
     return F.cross_entropy(wide(seen.t_logits), seen.labels)
 
 # %% ../../nbs/synthesis/losses.ipynb #9f2f3e1f
+def _plain_or_smoothed(setup):
+    momentum = setup.recipe.get('bn_momentum')
+    return SmoothedStatistics(setup.teacher, momentum) if momentum else bn_statistics
+
+
+@term('alpha_bn', 'BatchNorm statistics match', 'Yin et al. 2020', 'BatchNorm', _plain_or_smoothed)
 def bn_statistics(
     seen: Seen,  # uses `stats`
 ) -> torch.Tensor:
@@ -32,10 +40,8 @@ def bn_statistics(
 def statistics_distance(stats):
     return sum((m - rm).norm() + (v - rv).norm() for m, v, rm, rv in stats)
 
-
-bn_statistics.needs = 'BatchNorm'
-
 # %% ../../nbs/synthesis/losses.ipynb #9be66e88
+@term('alpha_tv', 'total variation', 'Yin et al. 2020')
 def total_variation(
     seen: Seen,  # uses `images`
 ) -> torch.Tensor:
@@ -50,6 +56,7 @@ def total_variation(
     return sum((a - b).norm() for a, b in pairs)
 
 # %% ../../nbs/synthesis/losses.ipynb #61d8a6e4
+@term('alpha_act', "the teacher's features are strong", 'Chen et al. 2019')
 def activation(
     seen: Seen,  # uses `t_features`
 ) -> torch.Tensor:
@@ -57,6 +64,7 @@ def activation(
     return -wide(seen.t_features).abs().mean()
 
 # %% ../../nbs/synthesis/losses.ipynb #1f6c0c45
+@term('alpha_balance', 'all classes come up in a batch', 'Chen et al. 2019')
 def class_balance(
     seen: Seen,  # uses `t_logits`
 ) -> torch.Tensor:
@@ -65,6 +73,15 @@ def class_balance(
     return -torch.special.entr(mean).sum()
 
 # %% ../../nbs/synthesis/losses.ipynb #e96e7f88
+@fields_of('synthesize')
+class StatisticsFields:
+    "What the term of BatchNorm statistics can be told"
+
+    bn_momentum: float = field(
+        0.0, 'part of earlier batches in those statistics, in [0, 1)', high=1, open_high=True
+    )
+
+
 class SmoothedStatistics(nn.Module):
     "`bn_statistics` of a running average over batches (Fang et al. 2022)"
 

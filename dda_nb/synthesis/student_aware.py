@@ -12,7 +12,7 @@ import torch, torch.nn as nn, torch.nn.functional as F
 from ..core.errors import BadInput
 from ..core.seeds import seeded
 from ..core.device import wide
-from .terms import Seen
+from .terms import Seen, term
 
 # %% ../../nbs/synthesis/student_aware.ipynb #16006e83
 def kl_each(
@@ -34,6 +34,7 @@ def kl_divergence(
     return kl_each(t_logits, s_logits, temperature).mean()
 
 # %% ../../nbs/synthesis/student_aware.ipynb #1053346d
+@term('alpha_adv', 'the student differs from the teacher', 'Micaelli & Storkey 2019', 'student')
 def adversarial(
     seen: Seen,  # uses `t_logits`, `s_logits`
 ) -> torch.Tensor:
@@ -41,15 +42,18 @@ def adversarial(
     return -kl_divergence(seen.t_logits, seen.s_logits)
 
 # %% ../../nbs/synthesis/student_aware.ipynb #145992e9
+@term(
+    'alpha_dad',
+    'the student differs from the teacher where it decides alike',
+    'Fang et al. 2021',
+    'student',
+)
 def decision_adversarial(
     seen: Seen,  # uses `t_logits`, `s_logits`
 ) -> torch.Tensor:
     "Low where teacher and student differ though they decide alike"
     alike = seen.t_logits.argmax(1) == seen.s_logits.argmax(1)
     return -(alike * kl_each(seen.t_logits, seen.s_logits)).mean()
-
-# %% ../../nbs/synthesis/student_aware.ipynb #b7eeca4f
-adversarial.needs = decision_adversarial.needs = 'student'
 
 # %% ../../nbs/synthesis/student_aware.ipynb #f71edf48
 class Rotations(nn.Module):
@@ -84,16 +88,19 @@ def rotated(
     return sum(torch.where(pick(k), torch.rot90(x, k, (2, 3)), 0) for k in range(4))
 
 # %% ../../nbs/synthesis/student_aware.ipynb #8aa6be94
+@term('alpha_csd', "the student's auxiliary classifier fails", 'Luo et al. 2023', 'student')
 class Hard:
     "Synthesis' side of an auxiliary task: low where the student fails at it"
-
-    needs = 'student'
 
     def __init__(
         self,
         task: nn.Module,  # such as `Rotations`
     ):
         self.task, self.__name__ = task, 'csd' if task is None else f'hard_{type(task).__name__.lower()}'
+
+    @classmethod
+    def build(cls, setup):
+        return cls(setup.task)
 
     def __call__(self, seen):
         return -self.task(seen)
