@@ -1,4 +1,4 @@
-"""TODO
+"""Several processes that share one run
 
 Docs: https://dda-nb.github.io/dda_nb/core/processes.html.md"""
 
@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import lru_cache
 
 import torch
+from fastcore.basics import patch
 
 # %% ../../nbs/core/processes.ipynb #2359572b
 class Team:
@@ -30,39 +31,48 @@ class Team:
         if self.size > 1:
             torch.distributed.barrier()
 
-    @contextlib.contextmanager
-    def first_then_others(self):
-        "What is inside is done by the first process, and then by the others, who find its files"
-        if not self.first:
-            self.wait()
-        yield
-        if self.first:
-            self.wait()
+# %% ../../nbs/core/processes.ipynb #bad80145
+@patch
+@contextlib.contextmanager
+def first_then_others(
+    self: Team,
+):
+    "What is inside is done by the first process, and then by the others, who find its files"
+    if not self.first:
+        self.wait()
+    yield
+    if self.first:
+        self.wait()
 
-    def all(
-        self,
-        value,  # anything that can be sent
-    ) -> list:  # one of each process, in order
-        "What every process has"
-        if self.size == 1:
-            return [value]
-        found = [None] * self.size
-        torch.distributed.all_gather_object(found, value)
-        return found
+# %% ../../nbs/core/processes.ipynb #8fc82e4d
+@patch
+def all(
+    self: Team,
+    value,  # anything that can be sent
+) -> list:  # one of each process, in order
+    "What every process has"
+    if self.size == 1:
+        return [value]
+    values = [None] * self.size
+    torch.distributed.all_gather_object(values, value)
+    return values
 
-    def average(
-        self,
-        tensors: list,  # of this process; changed in place
-    ):
-        "Their mean over all processes"
-        if self.size == 1 or not tensors:
-            return
-        flat = torch.cat([t.flatten() for t in tensors])
-        torch.distributed.all_reduce(flat)
-        for t, mean in zip(tensors, (flat / self.size).split([t.numel() for t in tensors])):
-            t.copy_(mean.view_as(t))
+# %% ../../nbs/core/processes.ipynb #e2a97c59
+@patch
+def average(
+    self: Team,
+    tensors: list,  # of this process; changed in place
+):
+    "Their mean over all processes"
+    if self.size == 1 or not tensors:
+        return
+    flat = torch.cat([t.flatten() for t in tensors])
+    torch.distributed.all_reduce(flat)
+    means = (flat / self.size).split([t.numel() for t in tensors])
+    for t, mean in zip(tensors, means):
+        t.copy_(mean.view_as(t))
 
-# %% ../../nbs/core/processes.ipynb #9193e613
+# %% ../../nbs/core/processes.ipynb #066fea4e
 @lru_cache(maxsize=1)
 def open_team() -> Team:
     "The processes that `accelerate launch` started, or this one alone"
@@ -70,7 +80,5 @@ def open_team() -> Team:
         return Team()
     from accelerate import PartialState
 
-    state = PartialState(
-        cpu=not torch.cuda.is_available(), timeout=timedelta(days=7)
-    )  # the first trains teacher and prior while the others wait
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=7))
     return Team(state.process_index, state.num_processes)

@@ -1,4 +1,4 @@
-"""TODO
+"""Random numbers that have a name and come again
 
 Docs: https://dda-nb.github.io/dda_nb/core/seeds.html.md"""
 
@@ -18,24 +18,24 @@ def derive(
     *key,  # what the random numbers are for: strings and numbers
 ) -> int:  # a seed in [0, 2⁶³)
     "A seed for this one purpose"
-    return (
-        int.from_bytes(hashlib.blake2b(repr((int(seed), *key)).encode(), digest_size=8).digest(), 'big') >> 1
-    )
+    purpose = repr((int(seed), *key)).encode()
+    digest = hashlib.blake2b(purpose, digest_size=8).digest()
+    return int.from_bytes(digest, 'big') >> 1
 
-# %% ../../nbs/core/seeds.ipynb #0707865b
+# %% ../../nbs/core/seeds.ipynb #ba4e7441
 def rng(
     seed: int,  # the user's seed
-    *key,  # what the random numbers are for
+    *key,  # what the random numbers are for: strings and numbers
     device='cpu',  # where they are drawn
 ) -> torch.Generator:
     "A fresh generator for this one purpose"
     return torch.Generator(device).manual_seed(derive(seed, *key))
 
-# %% ../../nbs/core/seeds.ipynb #ba4e7441
+# %% ../../nbs/core/seeds.ipynb #0ccdf80c
 @contextlib.contextmanager
 def seeded(
     seed: int,  # the user's seed
-    *key,  # what the random numbers are for
+    *key,  # what the random numbers are for: strings and numbers
 ):
     "Code inside draws from PyTorch's global generator as if just seeded; outside, nothing changes"
     with torch.random.fork_rng(devices=[]):

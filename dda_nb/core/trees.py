@@ -1,4 +1,4 @@
-"""TODO
+"""States, banks and weights in one safe file each
 
 Docs: https://dda-nb.github.io/dda_nb/core/trees.html.md"""
 
@@ -16,6 +16,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from .errors import BadInput, MissingFile
 from .files import whole_file
+
+# %% ../../nbs/core/trees.ipynb #258f337d
+def checksum(
+    tensors,  # dict of tensors
+    text: str = '',  # goes into the sum too
+) -> str:  # 32 hexadecimal digits
+    "A short checksum over names, types, shapes and contents"
+    h = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, t in sorted(tensors.items()):
+        h.update(f'{name} {t.dtype} {tuple(t.shape)}'.encode())
+        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return h.hexdigest()
 
 # %% ../../nbs/core/trees.ipynb #ef849095
 def _split(tree, tensors):
@@ -40,24 +52,12 @@ def _join(tree, tensors):
         return tensors[tree['__tensor__']]
     return {k: _join(v, tensors) for k, v in tree['__dict__']}
 
-# %% ../../nbs/core/trees.ipynb #e00f5d07
-def checksum(
-    tensors,  # dict of tensors
-    text: str = '',  # goes into the sum too
-) -> str:
-    "A short checksum over names, types, shapes and contents"
-    h = hashlib.blake2b(text.encode(), digest_size=16)
-    for name, t in sorted(tensors.items()):
-        h.update(f'{name} {t.dtype} {tuple(t.shape)}'.encode())
-        h.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return h.hexdigest()
-
 # %% ../../nbs/core/trees.ipynb #aa61c7d8
 def save_tree(
     path,  # the file
     tree: dict,  # names → tensors, numbers, strings, or dicts and lists of these
 ):
-    "Save a tree as one safetensors file with a checksum inside; its tensors at the top level keep their names"
+    "Save a tree as one safetensors file with a checksum inside; its tensors at the top keep their names"
     named = {k: v.detach().cpu().contiguous() for k, v in tree.items() if isinstance(v, torch.Tensor)}
     deep = []
     rest = json.dumps(_split({k: v for k, v in tree.items() if k not in named}, deep))
@@ -65,76 +65,88 @@ def save_tree(
     with whole_file(path) as beside:
         save_file(tensors, beside, {'tree': rest, 'checksum': checksum(tensors, rest)})
 
-# %% ../../nbs/core/trees.ipynb #fee0cac0
+# %% ../../nbs/core/trees.ipynb #63f1adf0
 def load_tree(
     path,  # a file that `save_tree` wrote
 ) -> dict:
     "Load a tree on the CPU; `MissingFile` or `BadInput` if it is absent, cut short or altered"
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFile(f'{path}: no such file')
-    try:
-        with safe_open(path, 'pt') as f:
-            head = f.metadata() or {}
-            tensors = {k: f.get_tensor(k) for k in f.keys()}
-    except (SafetensorError, OSError):
-        raise BadInput(
-            f'{path}: not a complete safetensors file; it was cut short or is something else'
-        ) from None
+    head, tensors = _read_all(Path(path))
     if not {'tree', 'checksum'} <= head.keys():
         raise BadInput(f'{path}: a safetensors file, but not one that dda_nb wrote')
     if checksum(tensors, head['tree']) != head['checksum']:
         raise BadInput(f'{path}: its checksum does not match; it was altered or damaged')
-    deep = [tensors.pop(f'tree.{i}') for i in range(sum(k.startswith('tree.') for k in tensors))]
+    n_deep = sum(k.startswith('tree.') for k in tensors)
+    deep = [tensors.pop(f'tree.{i}') for i in range(n_deep)]
     return tensors | _join(json.loads(head['tree']), deep)
 
-# %% ../../nbs/core/trees.ipynb #798d8730
-def _state_dict(path):
+# %% ../../nbs/core/trees.ipynb #0cbee993
+def _read_all(path):
+    "The header of a safetensors file and all its tensors"
+    if not path.is_file():
+        raise MissingFile(f'{path}: no such file')
+    try:
+        with safe_open(path, 'pt') as f:
+            return f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+    except (SafetensorError, OSError):
+        reason = 'not a complete safetensors file; it was cut short or is something else'
+        raise BadInput(f'{path}: {reason}') from None
+
+# %% ../../nbs/core/trees.ipynb #b0b4f0c5
+_WRAPPERS = 'state_dict', 'model_state_dict', 'state_dict_ema', 'model', 'net'
+
+
+def _read_state(path):
+    "The state dict of a file, under whichever name it lies there"
     if path.suffix == '.safetensors':
         with safe_open(path, 'pt') as f:
             return {k: f.get_tensor(k) for k in f.keys() if not k.startswith('tree.')}
-    found = torch.load(path, map_location='cpu', weights_only=True)
-    if not isinstance(found, dict):
-        return {'': found}
-    return next((found[k] for k in _WRAPPERS if isinstance(found.get(k), dict)), found)
+    content = torch.load(path, map_location='cpu', weights_only=True)
+    if not isinstance(content, dict):
+        return {'': content}
+    return next((content[k] for k in _WRAPPERS if isinstance(content.get(k), dict)), content)
 
-# %% ../../nbs/core/trees.ipynb #ed31bf8b
-_WRAPPERS = 'state_dict', 'model_state_dict', 'state_dict_ema', 'model', 'net'
-
+# %% ../../nbs/core/trees.ipynb #798d8730
 _PREFIXES = 'module.', '_orig_mod.', 'model.', 'net.'
+
+
+def _shared_prefix(names):
+    "The prefix that all names have, or ''"
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in names):
+            return prefix
+    return ''
 
 
 def plain_names(
     state: dict,  # names → tensors
 ) -> dict:
-    "The same with the prefixes taken off that wrappers such as DataParallel, torch.compile and Lightning put before every name"
-    while state and (p := next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), '')):
-        state = {k.removeprefix(p): v for k, v in state.items()}
+    "The same without the prefixes that DataParallel, torch.compile and Lightning put before every name"
+    while state and (prefix := _shared_prefix(state)):
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
     return state
 
 # %% ../../nbs/core/trees.ipynb #23578c68
 def load_weights(
-    path,  # a .safetensors file or a PyTorch checkpoint: a state dict, bare or under `state_dict`, `model` and the like
+    path,  # .safetensors, or a PyTorch checkpoint: a state dict, bare or under a name of `_WRAPPERS`
 ) -> dict:  # names → tensors, on the CPU
     "Read a state dict without running code; `BadInput` if it holds anything but tensors"
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f'{path}: no such file')
     try:
-        found = _state_dict(path)
+        state = _read_state(path)
     except Exception as e:
-        raise BadInput(
-            f'{path}: expected a state dict of tensors, found something that cannot be read as one ({type(e).__name__})'
-        ) from None
-    odd = (
-        [k for k, v in found.items() if not isinstance(v, torch.Tensor) or not isinstance(k, str)]
-        if isinstance(found, dict)
-        else ['']
-    )
-    if odd or not found:
-        raise BadInput(
-            f'{path}: expected a state dict of tensors, found {type(found[odd[0]]).__name__ if odd and odd[0] else "none"}{f" at {odd[0]!r}" if odd else ""}'
-        )
-    return plain_names(
-        {k: v for k, v in found.items() if k != 'n_averaged'}
-    )  # which torch's average of weights counts
+        problem = f'something that cannot be read as one ({type(e).__name__})'
+        raise BadInput(f'{path}: expected a state dict of tensors, found {problem}') from None
+    _only_tensors(path, state)
+    return plain_names({k: v for k, v in state.items() if k != 'n_averaged'})
+
+# %% ../../nbs/core/trees.ipynb #3950d50d
+def _only_tensors(path, state):
+    "`BadInput` if a state dict is empty or holds anything but tensors under names"
+    odd = [k for k, v in state.items() if not isinstance(v, torch.Tensor) or not isinstance(k, str)]
+    if state and not odd:
+        return
+    kind = type(state[odd[0]]).__name__ if odd and odd[0] else 'none'
+    where = f' at {odd[0]!r}' if odd else ''
+    raise BadInput(f'{path}: expected a state dict of tensors, found {kind}{where}')
