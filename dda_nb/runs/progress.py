@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 from ..core.errors import BadInput, nearest
+from ..core.loops import counted
 
 # %% ../../nbs/runs/progress.ipynb #542b1444
 def new_lines(
@@ -34,6 +35,11 @@ def new_lines(
             return
 
 # %% ../../nbs/runs/progress.ipynb #2a5b6a1b
+def _at(line):
+    "What a bar shows after this line"
+    return counted(line['step'], line['total'], line.get('images', 0))
+
+
 class StageBars:
     "A progress bar for each stage that a log tells of"
 
@@ -51,17 +57,16 @@ class StageBars:
         "Draw what a line tells"
         if line['stage'] != self.stage:
             self.close()
-            count = dict(unit=' images', unit_scale=line['images']) if 'images' in line else {}
-            self.stage = line['stage']
+            self.stage, images = line['stage'], line.get('images', 0)
             self.bar = tqdm(
-                total=line['total'],
-                initial=line['step'],
+                total=images or line['total'],
+                initial=_at(line),
                 desc=f'{self.name}{self.stage:<12}',
+                unit=' images' if images else 'it',
                 file=sys.stderr,
                 leave=self.leave,
-                **count,
             )
-        self.bar.update(line['step'] - self.bar.n)
+        self.bar.update(_at(line) - self.bar.n)
 
     def close(self):
         "End the last bar"
