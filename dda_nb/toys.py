@@ -1,4 +1,4 @@
-"""TODO
+"""Test equipment: CLIP and diffusion pipelines with random weights, in the formats of their libraries
 
 Docs: https://dda-nb.github.io/dda_nb/toys.html.md"""
 
@@ -10,35 +10,37 @@ __all__ = ['toy_clip', 'toy_pipeline']
 # %% ../nbs/toys.ipynb #ae6ee848
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 from safetensors.torch import save_file
 from .core.errors import nearest
-from .core.seeds import seeded
 from .core.files import make_folder, write_file
+from .core.seeds import seeded
 from .augmentation.priors import quietly
 
 # %% ../nbs/toys.ipynb #17cabbdc
+_TOWER = dict(layers=1, width=32)
+_CLIP = dict(
+    embed_dim=32,
+    vision_cfg=_TOWER | dict(image_size=32, patch_size=16, head_width=16),
+    text_cfg=_TOWER | dict(context_length=77, vocab_size=49408, heads=2),
+)
+_CLIP_PIXELS = dict(mean=[0.48, 0.46, 0.41], std=[0.27, 0.26, 0.28])
+
+
 def toy_clip(
     path,  # folder to save it in
     seed: int = 0,  # of the weights
 ) -> Path:  # the folder
-    "A CLIP with random weights, saved as OpenCLIP saves it: for trying out what is to be run with a real one"
+    "A CLIP with random weights, saved as OpenCLIP saves it"
     from open_clip import CLIP
 
-    tower = dict(layers=1, width=32)
-    c = dict(
-        embed_dim=32,
-        vision_cfg=tower | dict(image_size=32, patch_size=16, head_width=16),
-        text_cfg=tower | dict(context_length=77, vocab_size=49408, heads=2),
-    )
     with seeded(seed, 'clip'):
-        net = CLIP(**c)
+        net = CLIP(**_CLIP)
     path = make_folder(path)
     save_file(net.state_dict(), path / 'open_clip_model.safetensors')
-    write_file(
-        path / 'open_clip_config.json',
-        json.dumps(dict(model_cfg=c, preprocess_cfg=dict(mean=[0.48, 0.46, 0.41], std=[0.27, 0.26, 0.28]))),
-    )
+    config = dict(model_cfg=_CLIP, preprocess_cfg=_CLIP_PIXELS)
+    write_file(path / 'open_clip_config.json', json.dumps(config))
     return path
 
 # %% ../nbs/toys.ipynb #ed9f2a61
@@ -50,7 +52,151 @@ def _tokenizer():
     words = [*letters, *(c + '</w>' for c in letters), '<|startoftext|>', '<|endoftext|>']
     return CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[], model_max_length=77)
 
-# %% ../nbs/toys.ipynb #3a80765b
+
+def _tower(sizes):
+    "What the encoders of text and of images have in common"
+    return dict(
+        hidden_size=sizes.width,
+        intermediate_size=4 * sizes.width,
+        num_attention_heads=max(sizes.width // 64, 4),
+        num_hidden_layers=sizes.layers,
+        projection_dim=sizes.width,
+    )
+
+
+def _text_config(sizes, tokens):
+    from transformers import CLIPTextConfig
+
+    start, end = len(tokens) - 2, len(tokens) - 1
+    marks = dict(bos_token_id=start, eos_token_id=end, pad_token_id=end)
+    return CLIPTextConfig(vocab_size=len(tokens), **marks, **_tower(sizes))
+
+
+def _vision_config(sizes):
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(image_size=32, patch_size=8, **_tower(sizes))
+
+# %% ../nbs/toys.ipynb #433791da
+def _unet(sizes, **options):
+    from diffusers import UNet2DConditionModel
+
+    channels, deeper = sizes.channels, len(sizes.channels) - 1
+    look = dict(
+        sample_size=sizes.sample,
+        block_out_channels=channels,
+        layers_per_block=min(deeper, 2),
+        norm_num_groups=min(channels[0] // 2, 32),
+        attention_head_dim=max(channels[0] // 40, 2),
+        cross_attention_dim=sizes.width,
+        down_block_types=['CrossAttnDownBlock2D'] * deeper + ['DownBlock2D'],
+        up_block_types=['UpBlock2D'] + ['CrossAttnUpBlock2D'] * deeper,
+    )
+    return UNet2DConditionModel(**look | options)
+
+
+def _vae(sizes):
+    from diffusers import AutoencoderKL
+
+    channels, n = sizes.vae, len(sizes.vae)
+    return AutoencoderKL(
+        sample_size=sizes.sample * 2 ** (n - 1),
+        block_out_channels=channels,
+        layers_per_block=min(len(sizes.channels) - 1, 2),
+        norm_num_groups=min(channels[0] // 2, 32),
+        down_block_types=['DownEncoderBlock2D'] * n,
+        up_block_types=['UpDecoderBlock2D'] * n,
+    )
+
+# %% ../nbs/toys.ipynb #0989fd5e
+_NOISE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule='scaled_linear', steps_offset=1)
+_READING = 'text_encoder', 'tokenizer'
+_SEEING = 'image_encoder', 'feature_extractor'
+
+
+def _parts(sizes, **options):
+    "Everything that a pipeline may be made of"
+    import diffusers as d, transformers as t
+
+    tokens = _tokenizer()
+    pixels = dict(size=dict(shortest_edge=32), crop_size=dict(height=32, width=32))
+    return dict(
+        unet=_unet(sizes, **options),
+        scheduler=d.PNDMScheduler(**_NOISE, skip_prk_steps=True),
+        vae=_vae(sizes),
+        text_encoder=t.CLIPTextModel(_text_config(sizes, tokens)),
+        tokenizer=tokens,
+        image_encoder=t.CLIPVisionModelWithProjection(_vision_config(sizes)),
+        feature_extractor=t.CLIPImageProcessor(**pixels),
+    )
+
+
+def _without(parts, *names):
+    return {name: part for name, part in parts.items() if name not in names}
+
+# %% ../nbs/toys.ipynb #2c636a4a
+_UNCHECKED = dict(safety_checker=None, requires_safety_checker=False)
+
+
+def _stable_diffusion(sizes):
+    from diffusers import StableDiffusionPipeline
+
+    parts = _without(_parts(sizes), *_SEEING)
+    return StableDiffusionPipeline(**parts, feature_extractor=None, **_UNCHECKED)
+
+
+def _latent_consistency(sizes):
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+
+    parts = _without(_parts(sizes, time_cond_proj_dim=32), *_SEEING, 'scheduler')
+    few_steps = LCMScheduler(**_NOISE)
+    return LatentConsistencyModelPipeline(**parts, scheduler=few_steps, feature_extractor=None, **_UNCHECKED)
+
+# %% ../nbs/toys.ipynb #73c9586f
+def _stable_diffusion_xl(sizes):
+    from diffusers import StableDiffusionXLPipeline
+    from transformers import CLIPTextModelWithProjection
+
+    parts = _parts(
+        sizes,
+        cross_attention_dim=2 * sizes.width,
+        addition_embed_type='text_time',
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + sizes.width,
+    )
+    tokens = parts['tokenizer']
+    second = CLIPTextModelWithProjection(_text_config(sizes, tokens))
+    parts = _without(parts, *_SEEING)
+    return StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokens)
+
+# %% ../nbs/toys.ipynb #d86622d9
+def _image_variation(sizes):
+    from diffusers import StableDiffusionImageVariationPipeline
+
+    return StableDiffusionImageVariationPipeline(**_without(_parts(sizes), *_READING), **_UNCHECKED)
+
+
+def _unclip(sizes):
+    from diffusers import DDPMScheduler, StableUnCLIPImg2ImgPipeline
+    from diffusers.pipelines.stable_diffusion import stable_unclip_image_normalizer as normalizer
+
+    embedding = dict(class_embed_type='projection', projection_class_embeddings_input_dim=2 * sizes.width)
+    return StableUnCLIPImg2ImgPipeline(
+        **_parts(sizes, **embedding),
+        image_normalizer=normalizer.StableUnCLIPImageNormalizer(sizes.width),
+        image_noising_scheduler=DDPMScheduler(beta_schedule='squaredcos_cap_v2'),
+    )
+
+# %% ../nbs/toys.ipynb #b1370034
+_PIPELINES = {
+    'stable-diffusion': _stable_diffusion,
+    'stable-diffusion-xl': _stable_diffusion_xl,
+    'latent-consistency': _latent_consistency,
+    'image-variation': _image_variation,
+    'unclip': _unclip,
+}
+
+
 def toy_pipeline(
     kind: str,  # stable-diffusion, stable-diffusion-xl, latent-consistency, image-variation or unclip
     path,  # folder to save it in
@@ -61,102 +207,9 @@ def toy_pipeline(
     sample: int = 16,  # side of the latents; 64
     seed: int = 0,  # of the weights
 ) -> Path:  # the folder
-    "A latent diffusion pipeline with random weights, saved as diffusers saves it: for trying out what is to be run on a real one"
-    import diffusers as d, transformers as t
-    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (
-        StableUnCLIPImageNormalizer,
-    )
-
-    nearest(
-        kind,
-        ['stable-diffusion', 'stable-diffusion-xl', 'latent-consistency', 'image-variation', 'unclip'],
-        'pipeline',
-    )
-    n, xl = len(channels), kind.endswith('xl')
-    more = {
-        'unclip': dict(class_embed_type='projection', projection_class_embeddings_input_dim=2 * width),
-        'latent-consistency': dict(time_cond_proj_dim=32),
-    }.get(kind, {})
-    if xl:
-        more = dict(
-            addition_embed_type='text_time',
-            addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=6 * 8 + width,
-        )
-    tokens = _tokenizer()
-    text = t.CLIPTextConfig(
-        vocab_size=len(tokens),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_attention_heads=max(width // 64, 4),
-        num_hidden_layers=layers,
-        projection_dim=width,
-        bos_token_id=len(tokens) - 2,
-        eos_token_id=len(tokens) - 1,
-        pad_token_id=len(tokens) - 1,
-    )
-    sight = t.CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_attention_heads=max(width // 64, 4),
-        num_hidden_layers=layers,
-        image_size=32,
-        patch_size=8,
-        projection_dim=width,
-    )
+    "A latent diffusion pipeline with random weights, as diffusers saves it; `BadInput` for another kind"
+    new_pipeline = _PIPELINES[nearest(kind, _PIPELINES, 'pipeline')]
+    sizes = SimpleNamespace(channels=channels, vae=vae, width=width, layers=layers, sample=sample)
     with seeded(seed, 'toy'), quietly():
-        unet = d.UNet2DConditionModel(
-            sample_size=sample,
-            layers_per_block=min(n - 1, 2),
-            block_out_channels=channels,
-            cross_attention_dim=width * (1 + xl),
-            norm_num_groups=min(channels[0] // 2, 32),
-            attention_head_dim=max(channels[0] // 40, 2),
-            down_block_types=['CrossAttnDownBlock2D'] * (n - 1) + ['DownBlock2D'],
-            up_block_types=['UpBlock2D'] + ['CrossAttnUpBlock2D'] * (n - 1),
-            **more,
-        )
-        noise = dict(beta_start=0.00085, beta_end=0.012, beta_schedule='scaled_linear', steps_offset=1)
-        parts = dict(
-            unet=unet,
-            scheduler=d.LCMScheduler(**noise)
-            if more.get('time_cond_proj_dim')
-            else d.PNDMScheduler(**noise, skip_prk_steps=True),
-            vae=d.AutoencoderKL(
-                block_out_channels=vae,
-                down_block_types=['DownEncoderBlock2D'] * len(vae),
-                up_block_types=['UpDecoderBlock2D'] * len(vae),
-                layers_per_block=min(n - 1, 2),
-                norm_num_groups=min(vae[0] // 2, 32),
-                sample_size=sample * 2 ** (len(vae) - 1),
-            ),
-        )
-        texts = dict(text_encoder=t.CLIPTextModel(text), tokenizer=tokens)
-        eyes = dict(
-            image_encoder=t.CLIPVisionModelWithProjection(sight),
-            feature_extractor=t.CLIPImageProcessor(
-                size=dict(shortest_edge=32), crop_size=dict(height=32, width=32)
-            ),
-        )
-        unsafe = dict(safety_checker=None, requires_safety_checker=False)
-        pipe = {
-            'stable-diffusion': lambda: d.StableDiffusionPipeline(
-                **parts, **texts, feature_extractor=None, **unsafe
-            ),
-            'stable-diffusion-xl': lambda: d.StableDiffusionXLPipeline(
-                **parts, **texts, text_encoder_2=t.CLIPTextModelWithProjection(text), tokenizer_2=tokens
-            ),
-            'latent-consistency': lambda: d.LatentConsistencyModelPipeline(
-                **parts, **texts, feature_extractor=None, **unsafe
-            ),
-            'image-variation': lambda: d.StableDiffusionImageVariationPipeline(**parts, **eyes, **unsafe),
-            'unclip': lambda: d.StableUnCLIPImg2ImgPipeline(
-                **parts,
-                **texts,
-                **eyes,
-                image_normalizer=StableUnCLIPImageNormalizer(width),
-                image_noising_scheduler=d.DDPMScheduler(beta_schedule='squaredcos_cap_v2'),
-            ),
-        }[kind]()
-        pipe.save_pretrained(path)
+        new_pipeline(sizes).save_pretrained(path)
     return Path(path)

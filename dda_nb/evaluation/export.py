@@ -1,4 +1,4 @@
-"""TODO
+"""The student leaves: weights, ONNX, a `torch.export` program, and a model card
 
 Docs: https://dda-nb.github.io/dda_nb/evaluation/export.html.md"""
 
@@ -14,178 +14,209 @@ from pathlib import Path
 
 import torch
 from ..core.errors import BadInput
-from ..core.seeds import rng
 from ..core.files import make_folder, whole_file, write_file
-from ..models.classifier import Classifier
+from ..core.seeds import rng
 from ..models.checkpoints import load_classifier, save_classifier
-
-# %% ../../nbs/evaluation/export.ipynb #93cf2d84
-def _same(found, wanted, what):
-    "`BadInput` unless logits are the same up to rounding"
-    gap, scale = (found - wanted).abs().max().item(), wanted.abs().max().item()
-    if not gap <= 1e-4 * max(scale, 1):
-        raise BadInput(f'{what} gives logits that differ by up to {gap:.2g}, where they reach {scale:.2g}')
+from ..models.classifier import Classifier
 
 # %% ../../nbs/evaluation/export.ipynb #54062dbc
 def _sample(model, n):
+    "Some random images for a network, always the same"
     return torch.rand(n, *model.shape, generator=rng(0, 'export', n))
 
 
+def _check_same(logits, expected, what):
+    "`BadInput` unless logits are the same up to rounding"
+    gap, scale = (logits - expected).abs().max().item(), expected.abs().max().item()
+    if not gap <= 1e-4 * max(scale, 1):
+        raise BadInput(f'{what} gives logits that differ by up to {gap:.2g}, where they reach {scale:.2g}')
+
+# %% ../../nbs/evaluation/export.ipynb #2b78343f
 @contextmanager
 def _exportable(path):
+    "Inside, an error of PyTorch's exporters becomes one line"
     try:
         yield
     except Exception as e:
-        raise BadInput(
-            f'{path}: this network cannot be exported ({type(e).__name__}: {(str(e).strip().splitlines() or ["no more is known"])[0][:150]})'
-        ) from None
+        reason = (str(e).strip().splitlines() or ['no more is known'])[0][:150]
+        raise BadInput(f'{path}: this network cannot be exported ({type(e).__name__}: {reason})') from None
 
-# %% ../../nbs/evaluation/export.ipynb #b1d644eb
+
+def _for_export(model):
+    "A copy in single precision on the CPU that is not trained any more"
+    return deepcopy(model).cpu().float().frozen()
+
+# %% ../../nbs/evaluation/export.ipynb #0907a110
+_ANY_NUMBER = ({0: torch.export.Dim.DYNAMIC},)  # of images
+_TRIED = 1, 5  # numbers of images that each form is run on
+
+
 def to_program(
     model: Classifier,  # takes images in [0, 1]
     path,  # a .pt2 file
 ):
-    "Write a `torch.export` program, for any number of images, and check it"
-    model = deepcopy(model).cpu().float().frozen()
+    "Write a `torch.export` program, for any number of images, and check it; `BadInput` if it differs"
+    model = _for_export(model)
     with _exportable(path):
-        program = torch.export.export(
-            model, (_sample(model, 2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
-        )
+        program = torch.export.export(model, (_sample(model, 2),), dynamic_shapes=_ANY_NUMBER)
     with whole_file(path) as beside:
         with open(beside, 'wb') as f:
             torch.export.save(program, f)
         with open(beside, 'rb') as f:
             again = torch.export.load(f).module()
-        for n in (1, 5):
-            _same(again(_sample(model, n)), model(_sample(model, n)), f'{path}: the program')
+        for n in _TRIED:
+            _check_same(again(_sample(model, n)), model(_sample(model, n)), f'{path}: the program')
 
-# %% ../../nbs/evaluation/export.ipynb #2b78343f
+# %% ../../nbs/evaluation/export.ipynb #224b9680
+@contextmanager
+def _silently():
+    "Inside, nothing is printed and nothing warned of"
+    import contextlib, io, warnings
+
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
+
+
+def _write_onnx(model, file):
+    torch.onnx.export(
+        model,
+        (_sample(model, 2),),
+        str(file),
+        input_names=['images'],
+        output_names=['logits'],
+        dynamo=True,
+        external_data=False,
+        dynamic_shapes=_ANY_NUMBER,
+        verbose=False,
+    )
+
+# %% ../../nbs/evaluation/export.ipynb #f4b57a3a
 def to_onnx(
     model: Classifier,  # takes images in [0, 1]
     path,  # an .onnx file
 ):
-    "Write an ONNX model with input `images` and output `logits`, for any number of images, and check it with onnxruntime"
-    import contextlib, io, onnxruntime, warnings
+    "Write an ONNX model from `images` to `logits`, for any number of images, and check it with onnxruntime"
+    import onnxruntime
 
-    model = deepcopy(model).cpu().float().frozen()
-    with whole_file(path) as beside, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
+    model = _for_export(model)
+    with whole_file(path) as beside, _silently():
         with _exportable(path):
-            torch.onnx.export(
-                model,
-                (_sample(model, 2),),
-                str(beside),
-                input_names=['images'],
-                output_names=['logits'],
-                dynamo=True,
-                external_data=False,
-                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-                verbose=False,
-            )
+            _write_onnx(model, beside)
         session = onnxruntime.InferenceSession(beside.read_bytes(), providers=['CPUExecutionProvider'])
-        for n in (1, 5):
-            _same(
-                torch.from_numpy(session.run(None, {'images': _sample(model, n).numpy()})[0]),
-                model(_sample(model, n)),
-                f'{path}: the ONNX model',
-            )
+        for n in _TRIED:
+            x = _sample(model, n)
+            logits = torch.from_numpy(session.run(None, {'images': x.numpy()})[0])
+            _check_same(logits, model(x), f'{path}: the ONNX model')
 
-# %% ../../nbs/evaluation/export.ipynb #0907a110
-def model_card(
-    model: Classifier,  # the student
-    row: dict,  # what is known of it, as a run's `results.json` has it; what is missing is left out
-) -> str:
-    "A model card: what it was distilled from, how, the numbers, and how to load it"
-    known = {k: v for k, v in row.items() if v not in (None, '', ())}
-    part = lambda title, pairs: (
-        ''
-        if not {*pairs} & {*known}
-        else f'\n## {title}\n\n'
-        + '\n'.join(
-            f'- {name}: {known[k] if not isinstance(known[k], float) else round(known[k], 4)}'
-            for k, name in pairs.items()
-            if k in known
-        )
-        + '\n'
-    )
-    if known.get('data_name') == 'none':
-        known.pop('data_name')
-    c, h, w = model.shape
-    from_what = (
-        (
-            'distilled on the real training images'
-            if known.get('real')
-            else 'distilled with images inverted from the teacher'
-            + (
-                ', none of them real'
-                if known.get('prior') == 'bank' or not known.get('copies')
-                else f", varied by the pretrained diffusion model {str(known['prior']).rstrip('/').split('/')[-1]}, and no real image of its data"
-            )
-        )
-        if row
-        else 'distilled from a trained teacher'
-    )
-    return (
-        f'''---
+# %% ../../nbs/evaluation/export.ipynb #ecfda0bb
+_HOW = dict(
+    teacher='teacher',
+    data_name="teacher's data",
+    method='method',
+    made_images='inverted images',
+    kept_images='variations kept',
+    prior_used='prior',
+    distill_steps='distillation steps',
+    seed='seed',
+    commit='dda_nb commit',
+    version_torch='torch',
+    device_name='device',
+)
+_NUMBERS = dict(
+    student_acc='accuracy',
+    student_top5='top-5 accuracy',
+    student_ece='expected calibration error',
+    teacher_acc="teacher's accuracy",
+    agreement='agreement with the teacher',
+)
+_COST = dict(
+    student_params='parameters',
+    teacher_params="teacher's parameters",
+    student_macs='multiply-adds an image',
+    student_mb='megabytes',
+    student_cpu_ms='milliseconds an image on the CPU of that device',
+)
+
+# %% ../../nbs/evaluation/export.ipynb #000a97e5
+def _section(title, names, row):
+    "A section of the card with a line for each name that the row has"
+    values = {name: row[key] for key, name in names.items() if key in row}
+    if not values:
+        return ''
+    values = {name: round(v, 4) if isinstance(v, float) else v for name, v in values.items()}
+    return f'\n## {title}\n\n' + ''.join(f'- {name}: {value}\n' for name, value in values.items())
+
+# %% ../../nbs/evaluation/export.ipynb #1a8a2170
+def _origin(row):
+    "How it was distilled, in the card's first sentence"
+    if not row:
+        return 'distilled from a trained teacher'
+    if row.get('real'):
+        return 'distilled on the real training images'
+    if row.get('prior') == 'bank' or not row.get('copies'):
+        return 'distilled with images inverted from the teacher, none of them real'
+    prior = str(row['prior']).rstrip('/').split('/')[-1]
+    varied = f'varied by the pretrained diffusion model {prior}, and no real image of its data'
+    return f'distilled with images inverted from the teacher, {varied}'
+
+
+def _tags(row):
+    return 'dda_nb' if row.get('real') or not row else 'data-free, dda_nb'
+
+# %% ../../nbs/evaluation/export.ipynb #d98657eb
+_HEAD = '''---
 library_name: pytorch
 pipeline_tag: image-classification
-tags: [knowledge-distillation, {"dda_nb" if known.get("real") or not row else "data-free, dda_nb"}]
+tags: [knowledge-distillation, {tags}]
 ---
 
-# {model.name}
+# {name}
 
-A classifier of {len(model.classes)} classes for {c}×{h}×{w} images, made by [dda_nb](https://github.com/dda-nb/dda_nb): {from_what}.
+A classifier of {n} classes for {c}×{h}×{w} images, made by \
+[dda_nb](https://github.com/dda-nb/dda_nb): {origin}.
 '''
-        + part(
-            'From what, and how',
-            dict(
-                teacher='teacher',
-                data_name="teacher's data",
-                method='method',
-                made_images='inverted images',
-                kept_images='variations kept',
-                prior_used='prior',
-                distill_steps='distillation steps',
-                seed='seed',
-                commit='dda_nb commit',
-                version_torch='torch',
-                device_name='device',
-            ),
-        )
-        + part(
-            'Numbers, on real test images',
-            dict(
-                student_acc='accuracy',
-                student_top5='top-5 accuracy',
-                student_ece='expected calibration error',
-                teacher_acc="teacher's accuracy",
-                agreement='agreement with the teacher',
-            ),
-        )
-        + part(
-            'Cost',
-            dict(
-                student_params='parameters',
-                teacher_params="teacher's parameters",
-                student_macs='multiply-adds an image',
-                student_mb='megabytes',
-                student_cpu_ms='milliseconds an image on the CPU of that device',
-            ),
-        )
-        + f'''
+_USE = '''
 ## Use
 
 ```python
 from dda_nb.distillation import load_student
 
-student = load_student('student.safetensors'{', net=...' if model.name == 'own' else ''})   # takes float images in [0, 1], [N, {c}, {h}, {w}]; it normalises them itself
+student = load_student('student.safetensors'{net})   # takes float images in [0, 1], \
+[N, {c}, {h}, {w}]; it normalises them itself
 student.classes[student(images).argmax(1)[0]]
 ```
 
-`student.onnx` (input `images`, output `logits`) and `student.pt2` (`torch.export.load(...).module()`) take the same images and ask for nothing of dda_nb.
+`student.onnx` (input `images`, output `logits`) and `student.pt2` (`torch.export.load(...).module()`) \
+take the same images and ask for nothing of dda_nb.
 
-Classes, in the order of the outputs: {", ".join(map(str, model.classes))}.
+Classes, in the order of the outputs: {classes}.
 '''
+
+# %% ../../nbs/evaluation/export.ipynb #68815683
+def model_card(
+    model: Classifier,  # the student
+    row: dict,  # what is known of it, as a run's `results.json` has it; what is missing is left out
+) -> str:  # Markdown
+    "A model card: what it was distilled from, how, the numbers, and how to load it"
+    about = {name: value for name, value in row.items() if value not in (None, '', ())}
+    if row.get('data_name') == 'none':
+        del about['data_name']
+    filled_in = dict(
+        zip('chw', model.shape),
+        name=model.name,
+        n=len(model.classes),
+        tags=_tags(row),
+        origin=_origin(row),
+        net=', net=...' if model.name == 'own' else '',
+        classes=', '.join(map(str, model.classes)),
+    )
+    return (
+        _HEAD.format_map(filled_in)
+        + _section('From what, and how', _HOW, about)
+        + _section('Numbers, on real test images', _NUMBERS, about)
+        + _section('Cost', _COST, about)
+        + _USE.format_map(filled_in)
     )
 
 # %% ../../nbs/evaluation/export.ipynb #c09c3f38
@@ -207,6 +238,6 @@ def load_student(
     path,  # a run's folder, an exported folder, or the student's .safetensors file
     net=None,  # the architecture, for one that `make_net` does not know
 ) -> Classifier:
-    "A distilled student, ready to be used"
+    "A distilled student, ready to be used; `MissingFile` or `BadInput` if there is none"
     path = Path(path)
     return load_classifier(path / 'student.safetensors' if path.is_dir() else path, net).frozen()
