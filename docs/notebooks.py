@@ -170,7 +170,9 @@ class Notebook:
 
     @cached_property
     def module_lines(self):
-        return len((ROOT / 'dda_nb' / f'{self.module.replace(".", "/")}.py').read_text().splitlines())
+        "How many lines the module has; 0 if it is not exported yet"
+        file = ROOT / 'dda_nb' / f'{self.module.replace(".", "/")}.py'
+        return len(file.read_text().splitlines()) if file.exists() else 0
 
     @cached_property
     def joined(self):

@@ -1,8 +1,6 @@
-"""Run the tests on each version of Python that the README names and this machine has
+"Run the tests on each Python that the README names and this machine has, in clones with a .venv of their own"
 
-Each gets a clone of the last commit and a .venv of its own in a temporary folder, which is removed afterwards."""
-
-import os, re, shutil, subprocess, sys
+import argparse, os, re, shutil, subprocess, sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,6 +35,7 @@ def test(python):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__).parse_args()
     said = {}
     for version in named():
         python = installed(version)
