@@ -1,4 +1,4 @@
-"""TODO
+"""Any data set by its name, decoded once and then from the cache
 
 Docs: https://dda-nb.github.io/dda_nb/data/loading.html.md"""
 
@@ -15,54 +15,76 @@ from pathlib import Path
 from ..core.errors import BadInput, MissingFile, nearest
 from ..core.files import cache_folder, make_folder
 from ..core.trees import load_tree, save_tree
-from .sets import Data, SPLITS, Split, check_data, digits, find_folder, hub_folder
 from dda_nb.data.decoding import (
-    decoded,
+    decode_split,
     first_of,
     label_numbers,
     parquet_files,
     read_folder,
     read_parquet,
-    stack,
+    stack_images,
 )
-
-# %% ../../nbs/data/loading.ipynb #ef739935
-def _sources(kind, place):
-    "Name, folder, and for each split what is to be read; `BadInput` if a split is not there"
-    folder = hub_folder(place) if kind == 'hub' else find_folder(place)
-    found = {d.name: d for d in folder.iterdir() if d.is_dir()} if kind == 'folder' else parquet_files(folder)
-    chosen = {split: first_of(names, found) for split, names in SPLITS.items()}
-    for split, name in chosen.items():
-        if not name:
-            raise BadInput(
-                f'{place}: no {split} split; expected {"folders" if kind == "folder" else "parquet files"} called {" or ".join(SPLITS[split])}, found {", ".join(sorted(found)) or "none"}'
-            )
-    return folder.resolve().name if kind != 'hub' else place.partition('@')[0].split('/')[-1], {
-        k: found[n] for k, n in chosen.items()
-    }
+from .sets import SPLITS, Data, Split, check_data, digits, find_folder, hub_folder
 
 # %% ../../nbs/data/loading.ipynb #4288a30c
+def _sources(kind, place):
+    "For each split what is to be read, a folder or files; `BadInput` if it is not there"
+    folder = hub_folder(place) if kind == 'hub' else find_folder(place)
+    if kind == 'folder':
+        there = {d.name: d for d in folder.iterdir() if d.is_dir()}
+    else:
+        there = parquet_files(folder)
+    chosen = {split: first_of(names, there) for split, names in SPLITS.items()}
+    for split, name in chosen.items():
+        if not name:
+            expected = (
+                f'{"folders" if kind == "folder" else "parquet files"} called {" or ".join(SPLITS[split])}'
+            )
+            have = ', '.join(sorted(there)) or 'none'
+            raise BadInput(f'{place}: no {split} split; expected {expected}, found {have}')
+    return {split: there[name] for split, name in chosen.items()}
+
+
+def _title(kind, place):
+    "What to call the data set"
+    if kind == 'hub':
+        return place.partition('@')[0].split('/')[-1]
+    return find_folder(place).resolve().name
+
+# %% ../../nbs/data/loading.ipynb #0e84148b
+def _stamp(source):
+    "What tells a source from another: files' contents, or names, sizes and times of what is in a folder"
+    if not isinstance(source, Path):
+        return [f.read_bytes() for f in source]
+    files = [f for f in sorted(source.rglob('*')) if f.is_file()]
+    rows = [(str(f.relative_to(source)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return [repr(rows).encode()]
+
+
 def _mark(sources, *how):
-    "A checksum of files' contents, or for a folder of names, sizes and times"
-    h = hashlib.blake2b(
-        repr((2, *how)).encode(), digest_size=8
-    )  # 2: how pictures are decoded, see `_eight_bits`
+    "A checksum of both splits and of how they are decoded; the 2 stands for `decode` itself"
+    h = hashlib.blake2b(repr((2, *how)).encode(), digest_size=8)
     for split, source in sources.items():
         h.update(split.encode())
-        if isinstance(source, Path):
-            h.update(
-                repr(
-                    [
-                        (str(f.relative_to(source)), f.stat().st_size, f.stat().st_mtime_ns)
-                        for f in sorted(source.rglob('*'))
-                        if f.is_file()
-                    ]
-                ).encode()
-            )
-        else:
-            for f in source:
-                h.update(f.read_bytes())
+        for part in _stamp(source):
+            h.update(part)
     return h.hexdigest()
+
+# %% ../../nbs/data/loading.ipynb #6a2e3a88
+def _read_splits(place, sources):
+    "Both splits, still encoded; `BadInput` for an empty one, or if their classes differ"
+    encoded = {}
+    for split, source in sources.items():
+        read = read_folder if isinstance(source, Path) else read_parquet
+        encoded[split] = read(source, f'{place}, split {split}')
+    for split, e in encoded.items():
+        if not e.pictures:
+            raise BadInput(f'{place}, split {split}: it is empty')
+    a, b = (e.classes for e in encoded.values())
+    if a != b:
+        differ = ', '.join(map(str, sorted({*a} ^ {*b})[:5])) or 'the same in another order'
+        raise BadInput(f'{place}: the splits have different classes: {differ}')
+    return encoded
 
 # %% ../../nbs/data/loading.ipynb #f0547ea5
 def read_names(
@@ -70,88 +92,71 @@ def read_names(
 ) -> list:
     "Names of classes; `MissingFile` if the file can't be read"
     try:
-        return [line.strip() for line in Path(path).expanduser().read_text().splitlines() if line.strip()]
+        lines = Path(path).expanduser().read_text().splitlines()
     except OSError as e:
         raise MissingFile(f'{path}: the file of class names cannot be read ({e.strerror})') from None
+    return [line.strip() for line in lines if line.strip()]
 
-# %% ../../nbs/data/loading.ipynb #8e49c5e9
+
 def _counted(labels, where):
     "Classes that have no names: 0, 1, ... without a gap"
-    there = {y for y in labels if isinstance(y, int)}
-    if not there or there != set(range(len(there))):
-        raise BadInput(
-            f'{where}: without class names the labels must be 0, 1, ... without gaps, found {sorted(there)[:3] + sorted(there)[-2:] if there else "none that are numbers"}'
-        )
-    return sorted(there)
+    there = sorted({y for y in labels if isinstance(y, int)})
+    if not there or there != [*range(len(there))]:
+        some = there[:3] + there[-2:] if there else 'none that are numbers'
+        rule = 'without class names the labels must be 0, 1, ... without gaps'
+        raise BadInput(f'{where}: {rule}, found {some}')
+    return there
 
 # %% ../../nbs/data/loading.ipynb #458feb3d
-def _build(name, place, sources, side, corrupt, class_names, mark):
-    "Decode both splits"
-    encoded = {
-        k: (read_folder if isinstance(s, Path) else read_parquet)(s, f'{place}, split {k}')
-        for k, s in sources.items()
-    }
-    for k, e in encoded.items():
-        if not e.pictures:
-            raise BadInput(f'{place}, split {k}: it is empty')
-    a, b = (e.classes for e in encoded.values())
-    if a != b:
-        raise BadInput(
-            f'{place}: the splits have different classes: {", ".join(map(str, sorted({*a} ^ {*b})[:5])) or "the same in another order"}'
-        )
-    own = a or _counted(encoded['train'].labels, f'{place}, split train')
-    if class_names and len(class_names) != len(own):
-        raise BadInput(f'{place}: {len(class_names)} class names for {len(own)} classes')
-    classes, read = (
-        class_names or own,
-        {k: decoded(e, side, corrupt, f'{place}, split {k}') for k, e in encoded.items()},
-    )
-    channels = 3 if any(a.ndim == 3 for arrays, _ in read.values() for a in arrays) else 1
-    splits = {
-        k: Split(
-            stack(arrays, channels), label_numbers(encoded[k], good, len(classes), f'{place}, split {k}')
-        )
-        for k, (arrays, good) in read.items()
-    }
-    skipped = sum(len(encoded[k].pictures) - len(good) for k, (_, good) in read.items())
-    a, b = (tuple(s.images.shape[1:]) for s in splits.values())
-    if a != b:
-        raise BadInput(f'{place}: training images are {list(a)}, test images {list(b)}')
-    return Data(name, **splits, classes=classes, skipped=skipped, mark=mark)
+def _class_names(place, encoded, given):
+    classes = encoded['train'].classes or _counted(encoded['train'].labels, f'{place}, split train')
+    if given and len(given) != len(classes):
+        raise BadInput(f'{place}: {len(given)} class names for {len(classes)} classes')
+    return given or classes
+
+
+def _to_split(encoded, arrays, places, channels, classes, where):
+    labels = label_numbers(encoded, places, len(classes), where)
+    return Split(stack_images(arrays, channels), labels)
 
 # %% ../../nbs/data/loading.ipynb #946cdb54
-def _to_cache(file, data):
-    made = {f'{k}_{part}': t for k in SPLITS for part, t in getattr(data, k)._asdict().items()}
-    need, free = (
-        sum(t.nbytes for t in made.values()) * 1.01 / 2**20,
-        shutil.disk_usage(file.parent).free / 2**20,
-    )
-    if free < need:
-        raise BadInput(
-            f'{file.parent}: no room for the decoded images, {need:.0f} MB, {free:.0f} MB are free; XDG_CACHE_HOME names another place for the cache'
-        )
-    save_tree(
-        file,
-        made
-        | dict(
-            name=data.name, classes=data.classes, skipped=data.skipped, mark=data.mark, stats=data.moments()
-        ),
-    )
+def _build(name, place, sources, side, corrupt, given_names, mark):
+    "The data set, decoded"
+    encoded = _read_splits(place, sources)
+    classes = _class_names(place, encoded, given_names)
+    where = {split: f'{place}, split {split}' for split in encoded}
+    read = {split: decode_split(e, side, corrupt, where[split]) for split, e in encoded.items()}
+    colour = any(a.ndim == 3 for arrays, _ in read.values() for a in arrays)
+    splits = {
+        split: _to_split(encoded[split], *read[split], 3 if colour else 1, classes, where[split])
+        for split in encoded
+    }
+    a, b = (list(s.images.shape[1:]) for s in splits.values())
+    if a != b:
+        raise BadInput(f'{place}: training images are {a}, test images {b}')
+    skipped = sum(len(encoded[split].pictures) - len(places) for split, (_, places) in read.items())
+    return Data(name, **splits, classes=classes, skipped=skipped, mark=mark)
 
-# %% ../../nbs/data/loading.ipynb #a9312f84
+# %% ../../nbs/data/loading.ipynb #11c36be9
+def _to_cache(file, data):
+    "Write a data set; `BadInput` if the disk is too full"
+    tensors = {f'{k}_{part}': t for k in SPLITS for part, t in getattr(data, k)._asdict().items()}
+    need = sum(t.nbytes for t in tensors.values()) * 1.01 / 2**20
+    free = shutil.disk_usage(file.parent).free / 2**20
+    if free < need:
+        problem = f'no room for the decoded images, {need:.0f} MB, {free:.0f} MB are free'
+        raise BadInput(f'{file.parent}: {problem}; XDG_CACHE_HOME names another place for the cache')
+    about = dict(name=data.name, classes=data.classes, skipped=data.skipped, mark=data.mark)
+    save_tree(file, tensors | about | dict(stats=data.moments()))
+
+
 def _from_cache(file):
     t = load_tree(file)
-    return Data(
-        t['name'],
-        *(Split(t[f'{k}_images'], t[f'{k}_labels']) for k in SPLITS),
-        t['classes'],
-        t['skipped'],
-        t['mark'],
-        t['stats'],
-    )
+    splits = (Split(t[f'{k}_images'], t[f'{k}_labels']) for k in SPLITS)
+    return Data(t['name'], *splits, t['classes'], t['skipped'], t['mark'], t['stats'])
 
-
-def _from_cache_or(name, build):
+# %% ../../nbs/data/loading.ipynb #400efd9a
+def _cached(name, build):
     "A data set from the cache, where it is put if it is not there, or damaged"
     from filelock import FileLock
 
@@ -163,29 +168,26 @@ def _from_cache_or(name, build):
             _to_cache(file, build())
         return _from_cache(file)
 
-# %% ../../nbs/data/loading.ipynb #11c36be9
+# %% ../../nbs/data/loading.ipynb #ebbab64e
+def _plain_digits(side, class_names):
+    if side not in (0, 8) or class_names:
+        fixed = 'the digits are 8 pixels wide and are called 0 to 9'
+        raise BadInput(f'{fixed}; side and class_names are for other data')
+    return _cached(f'digits-{version("scikit-learn")}', digits)
+
+
 def load_data(
-    name: str,  # `digits`, `cifar10`, `cifar100`, `tiny-imagenet`, or `parquet:FOLDER`, `folder:FOLDER`, `hub:OWNER/NAME`
-    side: int = 0,  # pixels that every image is resized and cropped to; 0 leaves them, and they must be of one size
-    corrupt: str = 'refuse',  # what to do about images that can't be read: `refuse` the data set, or `skip` and count them
+    name: str,  # `digits`, a name in `HUB`, or `parquet:FOLDER`, `folder:FOLDER`, `hub:OWNER/NAME`
+    side: int = 0,  # pixels that images are resized and cropped to; 0 leaves them, if they are of one size
+    corrupt: str = 'refuse',  # what to do if an image can't be read: `refuse` all, or `skip` it, and count
     class_names: str = '',  # file with the name of a class in each line; empty takes the data set's own
 ) -> Data:
-    "Load a data set, decoded once and then from the cache; `BadInput` or `MissingFile` in one line if it can't be used"
+    "Load a data set, decoded once and then from the cache; `BadInput` or `MissingFile` if it can't be used"
     kind, place = check_data(name)
     nearest(corrupt, ['refuse', 'skip'], 'value of corrupt')
     if kind == 'digits':
         return _plain_digits(side, class_names)
-    title, sources = _sources(kind, place)
+    sources, title = _sources(kind, place), _title(kind, place)
     names = read_names(class_names) if class_names else []
     mark = _mark(sources, title, side, corrupt, names)
-    return _from_cache_or(
-        f'{title}-{mark}', lambda: _build(title, place, sources, side, corrupt, names, mark)
-    )
-
-# %% ../../nbs/data/loading.ipynb #5c504e75
-def _plain_digits(side, class_names):
-    if side not in (0, 8) or class_names:
-        raise BadInput(
-            'the digits are 8 pixels wide and are called 0 to 9; side and class_names are for other data'
-        )
-    return _from_cache_or(f'digits-{version("scikit-learn")}', digits)  # which takes a second to import
+    return _cached(f'{title}-{mark}', lambda: _build(title, place, sources, side, corrupt, names, mark))

@@ -1,4 +1,4 @@
-"""TODO
+"""Real images, for training a teacher and for judging a student, and nothing in between
 
 Docs: https://dda-nb.github.io/dda_nb/data/sets.html.md"""
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from fastcore.basics import patch
 from ..core.errors import MissingFile, nearest, why_not
 
 # %% ../../nbs/data/sets.ipynb #99d599f7
@@ -26,7 +27,7 @@ class Split(NamedTuple):
     def to(self, device):
         return Split(self.images.to(device), self.labels.to(device))
 
-# %% ../../nbs/data/sets.ipynb #f93ebbae
+# %% ../../nbs/data/sets.ipynb #ee5f449d
 @dataclass
 class Data:
     "A data set with its two splits"
@@ -41,24 +42,8 @@ class Data:
 
     @property
     def shape(self) -> tuple:
+        "Channels, height and width of an image"
         return tuple(self.train.images.shape[1:])
-
-    def moments(self) -> list:
-        "Mean and standard deviation of each channel of the training images, in [0, 1]"
-        if self.stats is None:
-            self.stats = _moments(self.train.images)
-        return self.stats
-
-# %% ../../nbs/data/sets.ipynb #ee5f449d
-def _moments(images):
-    "From how often each of the 256 values comes up: exact, and without a copy of the images as floats"
-    counts = torch.stack(
-        [images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]
-    ).double()
-    values, n = torch.linspace(0, 1, 256, dtype=torch.float64), counts.sum(1)
-    mean = counts @ values / n
-    var = (counts * (values - mean[:, None]) ** 2).sum(1) / (n - 1)
-    return [mean.tolist(), var.sqrt().tolist()]
 
 # %% ../../nbs/data/sets.ipynb #49560834
 def digits() -> Data:
@@ -72,11 +57,27 @@ def digits() -> Data:
     y = torch.tensor(y)
     return Data('digits', Split(x[train], y[train]), Split(x[test], y[test]), [str(i) for i in range(10)])
 
+# %% ../../nbs/data/sets.ipynb #cf1e4f03
+def _moments(images):
+    "Mean and standard deviation of each channel, in [0, 1]"
+    channels = [images[:, c].flatten() for c in range(images.shape[1])]
+    counts = torch.stack([c.bincount(minlength=256) for c in channels]).double()
+    values, n = torch.linspace(0, 1, 256, dtype=torch.float64), counts.sum(1)
+    mean = counts @ values / n
+    var = (counts * (values - mean[:, None]) ** 2).sum(1) / (n - 1)
+    return [mean.tolist(), var.sqrt().tolist()]
+
+
+@patch
+def moments(self: Data) -> list:
+    "Mean and standard deviation of each channel of the training images, in [0, 1]"
+    if self.stats is None:
+        self.stats = _moments(self.train.images)
+    return self.stats
+
 # %% ../../nbs/data/sets.ipynb #03473876
 COLUMNS = dict(images=('img', 'image'), labels=('label', 'fine_label'))
-
 SPLITS = dict(train=('train',), test=('test', 'valid', 'validation', 'val'))
-
 HUB = {'cifar10': 'uoft-cs/cifar10', 'cifar100': 'uoft-cs/cifar100', 'tiny-imagenet': 'zh-plus/tiny-imagenet'}
 
 
@@ -88,39 +89,36 @@ def check_data(
     if not place:
         kind, place = ('hub', HUB[kind]) if kind in HUB else (kind, '')
     if kind not in ('parquet', 'folder', 'hub') or not place:
-        nearest(name, ['digits', *HUB, 'parquet:FOLDER', 'folder:FOLDER', 'hub:OWNER/NAME'], 'data set')
+        kinds = ['digits', *HUB, 'parquet:FOLDER', 'folder:FOLDER', 'hub:OWNER/NAME']
+        nearest(name, kinds, 'data set')
     return kind, place
 
-# %% ../../nbs/data/sets.ipynb #2de63987
+# %% ../../nbs/data/sets.ipynb #89f5df9e
 def find_folder(
-    place: str,  # a folder, absolute, from here, or from the folder that the environment variable DDA_DATA names
+    place: str,  # a folder: absolute, from here, or from the folder that `DDA_DATA` names
 ) -> Path:
     "Where a data set lies; `MissingFile` if it does not"
-    tried = [
-        Path(place).expanduser(),
-        *([Path(os.environ['DDA_DATA']) / place] if os.environ.get('DDA_DATA') else []),
-    ]
+    tried = [Path(place).expanduser()]
+    if of_all := os.environ.get('DDA_DATA'):
+        tried.append(Path(of_all) / place)
     for folder in tried:
         if folder.is_dir():
             return folder
-    raise MissingFile(
-        f'no data set at {place}: no such folder here{"" if len(tried) > 1 else ", and DDA_DATA, which can name the folder of all data sets, is not set"} (looked for {", ".join(map(str, tried))})'
-    )
+    hint = '' if of_all else ', and DDA_DATA, which can name the folder of all data sets, is not set'
+    places = ', '.join(map(str, tried))
+    raise MissingFile(f'no data set at {place}: no such folder here{hint} (looked for {places})')
 
-# %% ../../nbs/data/sets.ipynb #89f5df9e
+# %% ../../nbs/data/sets.ipynb #1926ecee
 def hub_folder(
     place: str,  # OWNER/NAME on the Hub, with `@REVISION` if another than the main one is meant
 ) -> Path:
-    "Where a Hub data set's parquet files lie, downloaded if need be; `MissingFile` in one line if they can't be had"
+    "Where a Hub data set's parquet files lie, downloaded if need be; `MissingFile` if they can't be had"
     from huggingface_hub import snapshot_download
 
     name, _, revision = place.partition('@')
+    which = dict(repo_type='dataset', revision=revision or None, allow_patterns='*.parquet')
     try:
-        return Path(
-            snapshot_download(
-                name, repo_type='dataset', revision=revision or None, allow_patterns='*.parquet'
-            )
-        )
+        return Path(snapshot_download(name, **which))
     except Exception as e:
         raise MissingFile(f'{place}: {why_not(e, "data set")}') from None
 

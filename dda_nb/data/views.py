@@ -1,4 +1,4 @@
-"""TODO
+"""Batches of images, shifted, cropped and mirrored on the device, each image by its own amount
 
 Docs: https://dda-nb.github.io/dda_nb/data/views.html.md"""
 
@@ -17,9 +17,9 @@ def to_float(
     "Images as floats"
     return images.float() / 255
 
-# %% ../../nbs/data/views.ipynb #4c079032
+
 def to_uint8(
-    images: torch.Tensor,  # float in [0, 1]
+    images: torch.Tensor,  # float in [0, 1]; what lies outside is cut off
 ) -> torch.Tensor:  # uint8
     "Images as bytes, rounded to the nearest"
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
@@ -43,14 +43,14 @@ def crop(
     rows, cols = _weights(top, height, x.shape[2]), _weights(left, width, x.shape[3])
     return rows[:, None] @ x @ cols[:, None].mT
 
-# %% ../../nbs/data/views.ipynb #177b7638
+# %% ../../nbs/data/views.ipynb #b0902f02
 def _uniform(n, low, high, g):
     return torch.rand(n, generator=g, device=g.device) * (high - low) + low
 
 
 def random_shift(
     x: torch.Tensor,  # images [B, C, H, W]
-    pixels: int,  # largest shift in each direction
+    pixels: int,  # largest shift in each direction; 0 leaves the images as they are
     g: torch.Generator,  # on the device of `x`
 ) -> torch.Tensor:
     "Each image moved by a whole number of pixels, black where it leaves"
