@@ -60,14 +60,19 @@ def add(
 
 # %% ../../nbs/bank/growing.ipynb #1f0a5a46
 @patch
-def state_dict(self: Pool):
+def state_dict(self: Pool) -> dict:
+    "What it holds, for `load_state_dict`"
     if not self.all:
         return dict(added=0)
     return dict(added=self.added, meta=self.all.meta, columns=self.bank.columns())
 
 
 @patch
-def load_state_dict(self: Pool, state):
+def load_state_dict(
+    self: Pool,
+    state: dict,  # of a pool with the same room
+):
+    "Hold what another pool held, and go on where it stood"
     self.added, self.all = 0, None
     if state['added']:
         self.add(ImageBank(**state['columns'], meta=state['meta']))

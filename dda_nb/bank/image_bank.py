@@ -24,9 +24,7 @@ class ImageBank:
     id: torch.Tensor  # int64 [N], unique and lasting
     parent: torch.Tensor  # int64 [N], the id of the image it varies; −1 for an inverted one
     similarity: torch.Tensor  # float32 [N], cosine to its parent's embedding; NaN where not measured
-    meta: dict = field(
-        default_factory=dict
-    )  # `classes`; the teacher's `mean`, `std`; `made`: how each part was
+    meta: dict = field(default_factory=dict)  # `classes`, `mean`, `std`; `made` says how each part was made
 
     def __len__(self):
         return len(self.labels)
