@@ -6,9 +6,10 @@ Docs: https://dda-nb.github.io/dda_nb/synthesis/terms.html.md"""
 
 # %% auto #0
 __all__ = ['TERMS', 'Seen', 'Setup', 'Term', 'term', 'weighted_terms', 'synthesis_terms', 'term_names', 'learned', 'needs_of',
-           'example_seen', 'check_gradient']
+           'double_precision', 'example_networks', 'example_seen', 'check_gradient']
 
 # %% ../../nbs/synthesis/terms.ipynb #cbb73aaa
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,13 +18,13 @@ from ..core.errors import BadInput
 from ..core.fields import Field, declare
 from ..core.seeds import rng, seeded
 
-# %% ../../nbs/synthesis/terms.ipynb #eb71f968
+# %% ../../nbs/synthesis/terms.ipynb #dc29f01f
 @dataclass
 class Seen:
     "One batch, and what the networks made of it"
 
     images: torch.Tensor  # float [B, C, H, W] in [0, 1]
-    labels: torch.Tensor  # int64 [B]
+    labels: torch.Tensor  # int64 [B], the classes wanted
     teacher: object  # whatever has the teacher's `features(images)`, for terms that show it something else
     t_logits: torch.Tensor  # teacher's logits [B, K]
     t_features: torch.Tensor  # teacher's penultimate features [B, D]
@@ -60,7 +61,7 @@ class Term:
 
 # %% ../../nbs/synthesis/terms.ipynb #7901714a
 TERMS = {}  # field of the weight → `Term`, in the order in which losses are added up
-_STAGES = dict(alpha='synthesize', lambda_='distill')
+_STAGES = {'alpha_': 'synthesize', 'lambda_': 'distill'}
 
 
 def term(
@@ -72,15 +73,15 @@ def term(
     default: float = 0.0,  # of its weight
 ):
     "A decorator that declares a term; `BadInput` for a weight of another name"
-    stage = next((s for k, s in _STAGES.items() if weight.startswith(k.rstrip('_') + '_')), None)
+    stage = _STAGES.get(weight[: weight.find('_') + 1])
     if stage is None:
         raise BadInput(f'the weight of a term is called alpha_... or lambda_..., found {weight!r}')
 
     def note(thing):
         thing.needs = needs
         TERMS[weight] = Term(weight, build or getattr(thing, 'build', lambda setup: thing), needs, source)
-        ours = thing.__module__.startswith('dda_nb.')
-        declare(Field(weight, float, default, f'weight: {about}', stage=stage, before=None if ours else 0.0))
+        before = None if thing.__module__.startswith('dda_nb.') else 0.0
+        declare(Field(weight, float, default, f'weight: {about}', stage=stage, before=before))
         return thing
 
     return note
@@ -130,21 +131,51 @@ def needs_of(
     return {getattr(t, 'needs', 'BatchNorm') for _, t in terms} - {''}
 
 # %% ../../nbs/synthesis/terms.ipynb #c6933a84
-def example_seen(
-    images: torch.Tensor,  # double [2, 1, 3, 3]
-) -> Seen:
-    "A batch as linear maps see it, always the same ones"
+@contextmanager
+def double_precision():
+    "Inside, new floating-point tensors have double precision"
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.double)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+# %% ../../nbs/synthesis/terms.ipynb #cc8a267a
+class _LinearExample(nn.Module):
+    "What terms use of a classifier and of an eye on it: a linear map, with a BatchNorm layer behind it"
+
+    classes, shape, n_features = [0, 1], (1, 3, 3), 2
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.norm = nn.Linear(9, 2), nn.BatchNorm1d(2)
+        self.register_buffer('mean', torch.zeros(1, 1, 1, 1))
+
+    def features(self, x):
+        z = self.head(x.flatten(1))
+        return z, z
+
+    aside = features
+
+
+def example_networks() -> tuple:  # teacher and student
+    "Two small networks, always the same ones, to build terms from and to check them with"
     with seeded(0, 'example'):
-        look, other = nn.Linear(9, 2).double(), nn.Linear(9, 2).double()
-    z, s = look(images.flatten(1)), look(images.flatten(1)) + 0.1 * other(images.flatten(1)).tanh()
-    one = torch.ones(2).double()
-    teacher = nn.Module()
-    teacher.features = lambda x: (look(x.flatten(1)), look(x.flatten(1)))
-    student = nn.Module()
-    student.features = student.aside = lambda x: (other(x.flatten(1)), other(x.flatten(1)))
-    stats = [(z.mean(0), z.var(0, unbiased=False), one, one)]
-    labels = torch.tensor([0, 1])
-    return Seen(images, labels, teacher, z, z, rng(0, 'example'), lambda: stats, student, s, s)
+        return _LinearExample(), _LinearExample()
+
+# %% ../../nbs/synthesis/terms.ipynb #1b231aba
+def example_seen(
+    images: torch.Tensor,  # [2, 1, 3, 3], of the default precision
+) -> Seen:
+    "The batch as these networks see it"
+    teacher, student = example_networks()
+    z, features = teacher.features(images)
+    s = z + 0.1 * student.features(images)[0].tanh()
+    norm = teacher.norm
+    stats = [(z.mean(0), z.var(0, unbiased=False), norm.running_mean, norm.running_var)]
+    labels, g = torch.tensor([0, 1]), rng(0, 'example')
+    return Seen(images, labels, teacher, z, features, g, lambda: stats, student, s, s)
 
 
 def check_gradient(
@@ -152,5 +183,6 @@ def check_gradient(
 ) -> bool:
     "True if its gradient by the images is that of finite differences; otherwise an error that shows both"
     term = term.double() if isinstance(term, nn.Module) else term
-    images = torch.rand(2, 1, 3, 3, dtype=torch.double, generator=rng(0, 'images')).requires_grad_()
-    return torch.autograd.gradcheck(lambda x: term(example_seen(x)), images)
+    with double_precision():
+        images = torch.rand(2, 1, 3, 3, generator=rng(0, 'images')).requires_grad_()
+        return torch.autograd.gradcheck(lambda x: term(example_seen(x)), images)
