@@ -4,6 +4,7 @@ import os, shutil, subprocess, sys, time
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -17,6 +18,19 @@ LONGEST = 'test_sweeps', 'test_methods', 'test_interruption', 'test_priors', 'te
 def pytest_collection_modifyitems(items):
     "Files that take longest begin first, so that no process is left alone with one at the end"
     items.sort(key=lambda i: LONGEST.index(i.path.stem) if i.path.stem in LONGEST else len(LONGEST))
+
+
+class Scheduling(LoadFileScheduling):
+    "The tests of a file go to one process; of the notebooks, each goes to the next one that is free"
+
+    def _split_scope(self, nodeid):
+        file = super()._split_scope(nodeid)
+        return nodeid if file.endswith('test_notebooks.py') else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    "In the place of `--dist loadfile`"
+    return Scheduling(config, log)
 
 
 def until(check, seconds=90):

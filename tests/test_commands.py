@@ -6,7 +6,8 @@ import nbformat, pytest, torch
 from safetensors.torch import load_file
 
 from conftest import ROOT
-from dda_nb.pipeline import METHODS, Config, data_of, make_config, presets, read_results, teacher_file
+from dda_nb.core.fields import FIELDS
+from dda_nb.pipeline import METHODS, data_of, make_config, presets, read_results, teacher_file
 from dda_nb.runs import dda_run, table
 
 
@@ -21,9 +22,9 @@ def same(a, b):
 def test_help_lists_presets_methods_and_every_field(command):
     text = command('dda_run', '--help').stdout
     assert all(word in text for word in [*presets(), *METHODS])
-    for name, field in Config.__dataclass_fields__.items():
+    for name, field in FIELDS.items():
         line = next(l for l in text.split('fields (')[1].splitlines() if l.startswith(f'  {name} '))
-        assert field.type.__name__ in line or field.type is tuple
+        assert field.kind.__name__ in line or field.kind is tuple
         assert len(line.split()) > 3
 
 
@@ -37,7 +38,7 @@ def test_run_prints_row_and_paths_and_shows_every_stage(smoke):
         and (out / 'dda.ipynb').exists()
         and (out / 'student.safetensors').exists()
     )
-    for stage in 'teacher', 'synthesize', 'prior', 'augment', 'filter', 'distil':
+    for stage in 'teacher', 'synthesize', 'prior', 'augment', 'filter', 'distill':
         assert f'{stage:<12}:' in done.stderr
     other = [
         l
@@ -54,9 +55,9 @@ def test_row_has_what_tables_need(smoke):
         seed teacher_seed copies omega method arm commit command threads device_name version_torch version_dda_nb version_python'''.split()
     assert not set(wanted) - row.keys()
     assert not [k for k, v in row.items() if isinstance(v, (list, dict))]
-    assert set(Config.__dataclass_fields__) <= row.keys()
+    assert FIELDS.keys() <= row.keys()
     assert row['teacher_params'] >= 8 * row['student_params']
-    assert row['bank_images'] == 60 and 0 < row['kept_images'] <= 60 * row['copies']
+    assert row['bank_images'] == row['images_in_bank'] == 60 and 0 < row['kept_images'] <= 60 * row['copies']
 
 
 def test_executed_notebook_shows_pictures_and_no_error(smoke):

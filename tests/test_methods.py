@@ -28,7 +28,7 @@ def test_method_runs_by_name(tmp_path, method):
     )
     row = read_results(tmp_path / 'run')
     assert row['arm'] == row['method'] == method and (row['kept_images'] > 0) == bool(
-        METHODS[method]['copies']
+        METHODS[method].recipe['copies']
     )
     assert (
         0 <= row['coverage'] <= 1
@@ -67,7 +67,7 @@ def compare(out, monkeypatch, **values):
 
 def test_comparison_at_equal_seconds(tmp_path, monkeypatch):
     _, [row] = compare(tmp_path, monkeypatch, methods='nayer', budgets='seconds:9')
-    assert row['method'] == 'nayer' and row['made_images'] == round(row['asked_images'] / 3)
+    assert row['method'] == 'nayer' and row['made_images'] == round(row['bank_images'] / 3)
     assert set(json.loads((tmp_path / 'rates.json').read_text())['rates']) == {
         'nayer'
     }  # what seconds were turned into images by
@@ -78,10 +78,10 @@ def test_comparison_at_equal_images_and_passes(tmp_path, monkeypatch):
         tmp_path, monkeypatch, methods='fast,dda', budgets='images:340,passes:6000', seeds='0,1'
     )
     assert [
-        (r['method'], r['seed'], r['made_images'] + r['asked_images'] * r['copies']) for r in rows[:4]
+        (r['method'], r['seed'], r['made_images'] + r['bank_images'] * r['copies']) for r in rows[:4]
     ] == [(m, s, 340) for m in ('fast', 'dda') for s in (0, 1)]
     spent = [
-        r['asked_images'] * 10 * (2 if r['alpha_cr'] else 1) + 40 * 32 + r['asked_images'] * r['copies'] * 2
+        r['bank_images'] * 10 * (2 if r['alpha_cr'] else 1) + 40 * 32 + r['bank_images'] * r['copies'] * 2
         for r in rows[4:]
     ]
     assert len(spent) == 4 and all(abs(s - 6000) < 60 for s in spent)

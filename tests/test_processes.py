@@ -33,8 +33,7 @@ def rounding(folder):
     c = read_config(folder)
     run = Run(c, folder)
     teacher = run.teacher()
-    bank = run.synthesize(teacher)
-    images = bank + run.filter(run.augment(bank, run.train_prior(bank)), bank, teacher)[1]
+    images = run.images()
     run.lock.release()
 
     def student(nudge):
