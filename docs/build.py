@@ -1,4 +1,4 @@
-"The site without Quarto: nbdev's processed notebooks, put from Quarto's Markdown into MyST's, then through Sphinx into _build/html"
+"The site without Quarto: what nbdev makes of the notebooks, put into MyST's Markdown, then through Sphinx"
 
 import json, os, re, shutil, sys
 from pathlib import Path, PurePosixPath
@@ -8,34 +8,39 @@ from nbdev.config import get_config, nbpath2html
 from nbdev.serve import proc_nbs
 from sphinx.cmd.build import main as sphinx
 
+from nbdev_docs import sidebar
+
 cfg = get_config(Path(__file__).parent)
 HOST = cfg.doc_host + cfg.doc_baseurl.rstrip('/') + '/'
 OUT = cfg.config_path / '_build'
+REDIRECT = """<!doctype html>
+<meta charset="utf-8">
+<title>Moved</title>
+<link rel="canonical" href="{0}">
+<meta http-equiv="refresh" content="0; url={0}">
+<p>This page is now at <a href="{0}">{0}</a>.</p>
+"""
 
 
 def page(file):
-    "Where a file of `nbs/` lies on the site, without its number: 04_synthesis.ipynb is synthesis.ipynb"
+    "Where Sphinx finds the text of a file of `nbs/`"
     return nbpath2html(file).with_suffix(file.suffix)
 
 
 def to_myst(text, here, pages):
-    "Quarto's Markdown as MyST's: links between pages, citations, the list of references"
+    "Quarto's Markdown as MyST's: links between pages, and the list of references"
     up = '../' * len(here.parent.parts)
 
-    def link(m):
-        target, _, fragment = m[1].partition('#')
+    def link(match):
+        target, _, fragment = match[1].partition('#')
         if target.startswith(HOST):
-            target = up + pages[target.removeprefix(HOST)]  # KeyError: no such page
+            path = target.removeprefix(HOST)
+            target = up + pages.get(path, path)  # Sphinx says where a link leads nowhere
         elif target.endswith(('.ipynb', '.md')) and ':' not in target:
             target = page(PurePosixPath(target)).as_posix()
         return f']({target}{"#" + fragment if fragment else ""})'
 
     text = re.sub(r'\]\(([^)\s]+)\)', link, text)
-    text = re.sub(
-        r'\[(@[\w:-]+(?:; @[\w:-]+)*)\]',
-        lambda m: '{cite:p}`' + m[1].replace('@', '').replace('; ', ',') + '`',
-        text,
-    )
     return re.sub(r'^::: \{#refs\}\n:::$', '```{bibliography}\n:all:\n```', text, flags=re.M)
 
 
@@ -47,40 +52,44 @@ def to_cell(cell, myst):
         return dict(cell_type='markdown', metadata={}, id=cell['id'], source=myst(text))
 
     if cell['cell_type'] == 'raw':
-        said = yaml.safe_load(source.strip().strip('-')) or {}
-        return prose(f'# {said["title"]}\n\n{said.get("description", "")}')
+        front_matter = _front_matter(source)
+        return prose(f'# {front_matter["title"]}\n\n{front_matter.get("description", "")}')
     if cell['cell_type'] == 'markdown':
         return prose(source)
-    said = dict(re.findall(r'^#\|\s*([\w-]+):\s*(.*)$', source, re.M))
-    if said.get('output') == 'asis':
+    options = dict(re.findall(r'^#\|\s*([\w-]+):\s*(.*)$', source, re.M))
+    if options.get('output') == 'asis':
         return prose('\n\n'.join(''.join(o['data']['text/markdown']) for o in cell['outputs']))
-    tags = ['remove-input'] if said.get('echo') == 'false' else []
     return dict(
         cell_type='code',
-        metadata=dict(tags=tags),
+        metadata=dict(tags=['remove-input'] if options.get('echo') == 'false' else []),
         id=cell['id'],
         execution_count=None,
-        outputs=[_myst_output(o, myst) for o in cell['outputs']],
+        outputs=[_to_output(o, myst) for o in cell['outputs']],
         source=re.sub(r'^#\|.*\n?', '', source, flags=re.M),
     )
 
 
-def _myst_output(output, myst):
+def _front_matter(text):
+    return yaml.safe_load(text.strip().strip('-')) or {}
+
+
+def _to_output(output, myst):
     if text := output.get('data', {}).get('text/markdown'):
         output['data']['text/markdown'] = myst(''.join(text))
     return output
 
 
-def contents(items, caption=''):
+def contents():
     "The sidebar as tables of contents that MyST understands"
-    pages = [
-        page(PurePosixPath(i)).with_suffix('').as_posix()
-        for i in items
-        if isinstance(i, str) and not i.startswith('index.')
-    ]
-    sections = [contents(i['contents'], i['section']) for i in items if isinstance(i, dict)]
-    head = ':hidden:\n' + (f':caption: {caption}\n' if caption else '')
-    return '\n\n'.join([f'```{{toctree}}\n{head}\n' + '\n'.join(pages) + '\n```', *sections])
+    return '\n\n'.join(
+        f'```{{toctree}}\n:hidden:\n:caption: {section}\n\n{_entries(pages)}\n```'
+        for section, pages in sidebar().items()
+    )
+
+
+def _entries(pages):
+    files = [page(PurePosixPath(p)).with_suffix('').as_posix() for p in pages]
+    return '\n'.join('self' if f == 'index' else f for f in files)
 
 
 def write(file, text):
@@ -91,47 +100,47 @@ def write(file, text):
     file.write_text(text)
 
 
-def stage(processed, out):
-    "What Sphinx reads, from what nbdev wrote"
-    found = [f for f in processed.rglob('*') if f.is_file() and not f.name.startswith(('.', '_'))]
-    pages = {
-        nbpath2html(f.relative_to(processed)).as_posix(): page(f.relative_to(processed)).as_posix()
-        for f in found
-        if f.suffix in ('.ipynb', '.md')
-    }
-    sidebar = contents(
-        yaml.safe_load((cfg.nbs_path / 'sidebar.yml').read_text())['website']['sidebar']['contents']
-    )
-    for f in found:
-        here = page(f.relative_to(processed))
-        myst = lambda text: to_myst(text, here, pages)
-        if f.suffix == '.ipynb':
-            nb = json.loads(f.read_text())
-            nb['cells'] = [to_cell(c, myst) for c in nb['cells']]
-            if here.stem == 'index':
-                nb['cells'].append(dict(cell_type='markdown', metadata={}, id='contents', source=sidebar))
-            write(out / here, json.dumps(nb))
-        elif f.suffix == '.md':
-            write(out / here, myst(f.read_text()))
+def stage(processed, source, redirects):
+    "What Sphinx reads, and pages for old addresses, from what nbdev wrote"
+    files = [f for f in processed.rglob('*') if f.is_file() and not f.name.startswith(('.', '_'))]
+    paths = [f.relative_to(processed) for f in files]
+    texts = [p for p in paths if p.suffix in ('.ipynb', '.md')]
+    pages = {nbpath2html(p).as_posix(): page(p).as_posix() for p in texts}
+    shutil.rmtree(redirects, ignore_errors=True)
+    redirects.mkdir(parents=True)
+    for path in paths:
+        if path.suffix == '.ipynb':
+            stage_notebook(processed / path, page(path), pages, source, redirects)
+        elif path.suffix == '.md':
+            write(source / page(path), to_myst((processed / path).read_text(), page(path), pages))
         else:
-            (out / here.parent).mkdir(parents=True, exist_ok=True)
-            shutil.copy2(f, out / here)
-    for old in [f for f in out.rglob('*') if f.is_file()]:
-        if not (
-            old.relative_to(out).as_posix() in pages.values() or (processed / old.relative_to(out)).is_file()
-        ):
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(processed / path, source / path)
+    for old in [f for f in source.rglob('*') if f.is_file()]:
+        path = old.relative_to(source)
+        if path.as_posix() not in pages.values() and path not in paths:
             old.unlink()
+
+
+def stage_notebook(file, here, pages, source, redirects):
+    "One notebook in MyST's Markdown, and the pages that lead to it"
+    nb = json.loads(file.read_text())
+    head = nb['cells'][0]
+    front_matter = _front_matter(''.join(head['source'])) if head['cell_type'] == 'raw' else {}
+    for alias in front_matter.get('aliases', []):
+        write(redirects / alias.lstrip('/'), REDIRECT.format(nbpath2html(here).as_posix()))
+    nb['cells'] = [to_cell(c, lambda text: to_myst(text, here, pages)) for c in nb['cells']]
+    if here.stem == 'index':
+        nb['cells'].append(dict(cell_type='markdown', metadata={}, id='contents', source=contents()))
+    write(source / here, json.dumps(nb))
 
 
 if __name__ == '__main__':
     os.chdir(cfg.config_path)
-    old = not OUT.exists() or any(
-        f.stat().st_mtime > OUT.stat().st_mtime for f in Path('docs').iterdir()
-    )  # than how it is to be prepared
-    stage(proc_nbs(force=old), OUT / 'source')
+    inputs = ['docs/build.py', 'docs/conf.py', 'docs/nbdev_docs.py', cfg.nbs_path / 'sidebar.yml']
+    newest = max(Path(f).stat().st_mtime for f in inputs)
+    anew = not OUT.exists() or newest > OUT.stat().st_mtime  # how pages are prepared has changed
+    stage(proc_nbs(force=anew), OUT / 'source', OUT / 'redirects')
     OUT.touch()
-    sys.exit(
-        sphinx(
-            ['-q', '-W', '--keep-going', '-j', 'auto', '-c', 'docs', str(OUT / 'source'), str(OUT / 'html')]
-        )
-    )
+    options = ['-q', '-W', '--keep-going', '-j', 'auto', '-c', 'docs', '-d', str(OUT / 'doctrees')]
+    sys.exit(sphinx([*options, str(OUT / 'source'), str(OUT / 'html')]))

@@ -1,12 +1,13 @@
 "Settings of Sphinx for the site without Quarto; build.py writes what it reads"
 
+import re
 from importlib.metadata import files
 from pathlib import Path
 
 from nbdev.config import get_config
 
 cfg = get_config(Path(__file__).parent)
-source = cfg.config_path / '_build' / 'source'
+build = cfg.config_path / '_build'
 project = html_title = cfg.title
 language = 'en'
 
@@ -19,16 +20,34 @@ myst_enable_extensions = ['dollarmath', 'attrs_inline', 'deflist']
 myst_heading_anchors = 4
 myst_heading_slug_func = 'nbdev_docs.slug'
 suppress_warnings = ['myst.header']  # the reference of a page has headings of the third level only
-bibtex_bibfiles = [str(source / 'references.bib')]
+bibtex_bibfiles = [str(build / 'source' / 'references.bib')]
 bibtex_reference_style = 'author_year'
 
 html_theme = 'furo'
 html_theme_options = dict(footer_icons=[], source_repository='')
 html_show_sourcelink = html_copy_source = html_show_copyright = False
-html_favicon = str(source / 'images' / 'icon.svg')
+html_favicon = str(build / 'source' / 'images' / 'icon.svg')
 html_css_files = ['style.css']
 mathjax_path = 'tex-svg.js'  # served with the site: nothing is fetched from elsewhere
 html_static_path = [
-    str(source / 'style.css'),
+    str(build / 'source' / 'style.css'),
     *(str(f.locate()) for f in files('sphinx-mathjax-offline') if f.name == mathjax_path),
 ]
+html_extra_path = [str(build / 'redirects')]  # pages at old addresses
+
+CAPTION = r'<p class="caption"[^>]*><span class="caption-text">(.*?)</span></p>'
+SECTION = re.compile(CAPTION + r'\s*(<ul.*?</ul>)', re.S)
+
+
+def fold_sections(app, pagename, templatename, context, doctree):
+    "A section of the sidebar is folded, unless the page is in it"
+
+    def fold(match):
+        is_open = 'current' in match[2] or match[1] == 'Start here'
+        return f'<details{" open" if is_open else ""}><summary>{match[1]}</summary>{match[2]}</details>'
+
+    context['furo_navigation_tree'] = SECTION.sub(fold, context.get('furo_navigation_tree', ''))
+
+
+def setup(app):
+    app.connect('html-page-context', fold_sections, priority=900)  # after the theme's own

@@ -1,4 +1,4 @@
-"Execute notebooks in place and keep the outputs that are worth reading: no standard error, and of live boxes the still picture"
+"Execute notebooks in place; keep outputs worth reading: no standard error, of live boxes the still picture"
 
 import argparse, os
 from pathlib import Path
