@@ -64,7 +64,7 @@ from dda_nb.synthesis import synthesize
             ['smoke', 'method=nayer', 'class_vectors=clip:ViT-B-32@/nowhere.pt'],
             'no OpenCLIP weights could be read there',
         ),
-        (['smoke', 'precision=fp8'], "unknown precision 'fp8'"),
+        (['smoke', 'precision=fp8'], "unknown value of precision 'fp8'"),
         (['smoke', 'warmup=1.5'], 'warmup must lie in [0, 1], found 1.5'),
         (['--from', '/nowhere'], '/nowhere: no run here'),
         ([], 'which preset?'),

@@ -68,7 +68,7 @@ def test_a_third_partys_network_ships_a_student(command, theirs, tmp_path):
         and row['data_name'] == 'images'
         and min(row['teacher_macs'], row['student_macs'], row['student_cpu_ms']) > 0
     )
-    done = command('dda_export', tmp_path / 'run', tmp_path / 'ship')
+    done = command('dda_export', tmp_path / 'run', '--out', tmp_path / 'ship')
     assert done.returncode == 0 and 'student.onnx' in done.stdout, done.stderr
     student = load_student(tmp_path / 'ship')
     x = load_data(f'folder:{theirs / "images"}').test.images[:50]

@@ -1,5 +1,7 @@
 from dda_nb import offers
-from dda_nb.augmentation import opening, varying  # with these, all stages have declared their fields
+from dda_nb.data import loading  # with this and what follows, all stages have declared their fields
+from dda_nb.models import training
+from dda_nb.augmentation import opening, varying
 from dda_nb.filtering import threshold
 from dda_nb.distillation import learning
 

@@ -10,7 +10,6 @@ __all__ = ['STAGES', 'Run', 'Stage', 'add_stage', 'behind', 'shared_values']
 # %% ../../nbs/runs/running.ipynb #4bffcff0
 import contextlib, json, shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from fastcore.basics import patch
 from ..core.errors import BadInput, Stopped
@@ -108,46 +107,6 @@ def add_stage(
     STAGES[stage.name] = stage
     setattr(Run, stage.name, lambda run: run.result(stage.name))
 
-# %% ../../nbs/runs/running.ipynb #13edebf0
-@patch
-def result(
-    self: Run,
-    name: str,  # of a stage
-):
-    "What a stage gives: from memory, from its files, borrowed, or computed now"
-    if name not in self.results:
-        stage = STAGES[name]
-        with self.stopped_in_a_line(name):
-            self.results[name] = (_together if stage.shared else _first_alone)(self, stage)
-    return self.results[name]
-
-
-def _first_alone(run, stage):
-    with run.team.first_then_others():
-        if not run.has(stage.files):
-            run.borrow(stage)
-        if not run.has(stage.files) and stage.make:
-            stage.make(run)
-        return stage.read(run)
-
-
-def _together(run, stage):
-    with run.team.first_then_others():
-        if not run.has(stage.files):
-            run.borrow(stage)
-    if not run.team.all(run.has(stage.files))[0]:
-        stage.make(run)
-    return stage.read(run)
-
-
-@patch
-def has(
-    self: Run,
-    files: tuple,  # names in the folder
-) -> bool:
-    "Whether all of them are there; False where there are none to ask for"
-    return bool(files) and all((self.folder / f).exists() for f in files)
-
 # %% ../../nbs/runs/running.ipynb #aee92d5d
 @patch
 @contextlib.contextmanager
@@ -243,3 +202,43 @@ def _copy_from(self: Run, other, files):
     for f in files:
         (self.folder / f'{f}.part').rename(self.folder / f)
     write_file(self.folder / 'borrowed.txt', other.name)
+
+# %% ../../nbs/runs/running.ipynb #13edebf0
+@patch
+def result(
+    self: Run,
+    name: str,  # of a stage
+):
+    "What a stage gives: from memory, from its files, borrowed, or computed now"
+    if name not in self.results:
+        stage = STAGES[name]
+        with self.stopped_in_a_line(name):
+            self.results[name] = (_together if stage.shared else _first_alone)(self, stage)
+    return self.results[name]
+
+
+def _first_alone(run, stage):
+    with run.team.first_then_others():
+        if not run.has(stage.files):
+            run.borrow(stage)
+        if not run.has(stage.files) and stage.make:
+            stage.make(run)
+        return stage.read(run)
+
+
+def _together(run, stage):
+    with run.team.first_then_others():
+        if not run.has(stage.files):
+            run.borrow(stage)
+    if not run.team.all(run.has(stage.files))[0]:
+        stage.make(run)
+    return stage.read(run)
+
+
+@patch
+def has(
+    self: Run,
+    files: tuple,  # names in the folder
+) -> bool:
+    "Whether all of them are there; False where there are none to ask for"
+    return bool(files) and all((self.folder / f).exists() for f in files)
