@@ -15,7 +15,8 @@ from ..core.errors import DDAError, nearest
 from ..core.files import write_file
 from ..evaluation.export import export_student, load_student
 from .folders import read_results
-from .tables import gather, show_runs, table, table_text, write_table
+from .rows import gather
+from .tables import show_runs, table, table_text, write_table
 
 # %% ../../nbs/runs/afterwards.ipynb #1a10c864
 def _table_parser():

@@ -18,7 +18,8 @@ from ..core.fields import FIELDS
 from ..core.files import make_folder, place, write_file
 from ..core.trees import load_tree
 from ..bank.growing import Shards
-from .config import Config, load_plugins, package_folder
+from .plugins import load_plugins
+from .config import Config, package_folder
 
 # %% ../../nbs/runs/folders.ipynb #c35f9c3a
 def run_name(

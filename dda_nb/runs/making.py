@@ -22,7 +22,8 @@ from ..synthesis.student_aware import auxiliary_task
 from ..synthesis.filling import Synthesis, fill, parts_of, synthesis_speed
 from ..distillation.learning import distillation_speed
 from .amounts import batches_before, first_batches, images_made, rounds_of, steps_of_batch
-from .config import load_plugins
+from .plugins import load_plugins
+
 from .teachers import cached_teacher, data_of, read_teacher, warn_of_chance
 from .checks import what_to_optimise
 from .folders import read_results

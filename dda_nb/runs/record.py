@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from ..core.processes import open_team
 from ..synthesis.methods import METHODS
-from .config import Config, load_plugins, make_config, package_folder
+from .plugins import load_plugins
+from .config import Config, make_config, package_folder
 
 # %% ../../nbs/runs/record.ipynb #0c407d30
 def arm(
