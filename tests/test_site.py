@@ -398,6 +398,14 @@ def test_links_lead_somewhere():
             assert {NBS / f'{page}.ipynb', NBS / f'{page}.md'} & set(IN_SIDEBAR), (file, page)
 
 
+def test_the_reader_is_led_along_the_sidebar():
+    "`Next:` at a chapter's end leads to the next page of the sidebar, or to another folder"
+    for file, following in zip(IN_SIDEBAR, IN_SIDEBAR[1:]):
+        for link in re.findall(r'^Next: \[[^\]]+\]\(([^)]+\.ipynb)\)', markdown_of(file), re.M):
+            target = (file.parent / link).resolve()
+            assert target == following.resolve() or target.parent != file.parent.resolve(), (file, link)
+
+
 # --- The other builder, and the workflows
 
 
