@@ -1,4 +1,4 @@
-"""TODO
+"""Where a student's images come from: a bank that is filled, or batches that are made while it learns
 
 Docs: https://dda-nb.github.io/dda_nb/distillation/rounds.html.md"""
 
@@ -92,15 +92,7 @@ class Rounds:
     def key(self):
         return *self.work.key, self.replay, self.start
 
-# %% ../../nbs/distillation/rounds.ipynb #d00dcaff
-def synchronise(
-    device: torch.device,  # where something was computed
-):
-    "Wait for a GPU, so that its seconds are counted where they belong"
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-
-
+# %% ../../nbs/distillation/rounds.ipynb #97087a75
 @patch
 def check(
     self: Rounds,
@@ -119,9 +111,16 @@ def due(
     steps: int,  # that it will take
 ) -> bool:
     "Whether a batch has to be made, or finished, before it"
-    return bool(self.work.now) or self.work.number < batches_due(
-        number, steps, len(self.sizes), self.work.warmup
-    )
+    batches = batches_due(number, steps, len(self.sizes), self.work.warmup)
+    return bool(self.work.now) or self.work.number < batches
+
+# %% ../../nbs/distillation/rounds.ipynb #df1fc694
+def synchronise(
+    device: torch.device,  # where something was computed
+):
+    "Wait for a GPU, so that its seconds are counted where they belong"
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
 
 
 @patch
@@ -143,7 +142,7 @@ def step(
     self.seconds += loop.seconds - began
     return losses
 
-
+# %% ../../nbs/distillation/rounds.ipynb #d8e6eae2
 @patch
 def parts(self: Rounds) -> dict:
     "What is saved with the student: generators, heads and memories, the images, and the seconds"
