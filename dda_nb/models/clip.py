@@ -1,4 +1,4 @@
-"""TODO
+"""CLIP, read without running code
 
 Docs: https://dda-nb.github.io/dda_nb/models/clip.html.md"""
 
@@ -9,35 +9,45 @@ __all__ = ['load_clip']
 
 # %% ../../nbs/models/clip.ipynb #3775cc4b
 import logging
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from ..core.errors import MissingFile, nearest
 
 # %% ../../nbs/models/clip.ipynb #69aaa849
+@contextmanager
+def _unlogged():
+    "Inside, nothing is written to Python's root log"
+
+    def nothing(record):
+        return False
+
+    logging.getLogger().addFilter(nothing)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(nothing)
+
+# %% ../../nbs/models/clip.ipynb #5061bdd9
 @lru_cache(maxsize=1)
 def load_clip(
-    model: str,  # an architecture that OpenCLIP knows, such as `ViT-B-32`, or a folder where OpenCLIP saved a model
+    model: str,  # an architecture of OpenCLIP, such as `ViT-B-32`, or a folder where OpenCLIP saved a model
     weights: str = '',  # a pretrained tag, or a file of weights; nothing for a folder
 ):  # the model, on the CPU
-    "A model of OpenCLIP, read without running code; `BadInput` for unknown names, `MissingFile` where the weights can't be read"
+    "A model of OpenCLIP; `BadInput` for unknown names, `MissingFile` where the weights can't be read"
     import open_clip
 
     folder = Path(model).is_dir()
     if not folder and not model.startswith(('hf-hub:', 'local-dir:')) and '/' not in model:
         nearest(model, open_clip.list_models(), 'OpenCLIP model')
-    logging.getLogger().addFilter(quiet := lambda record: False)  # OpenCLIP logs a list of all its tags
+    name = f'local-dir:{model}' if folder else model
+    safely = dict(weights_only=True, require_pretrained=True)
     try:
-        net = open_clip.create_model(
-            f'local-dir:{model}' if folder else model,
-            pretrained=weights or None,
-            weights_only=True,
-            require_pretrained=True,
-        )
+        with _unlogged():
+            net = open_clip.create_model(name, pretrained=weights or None, **safely)
     except Exception as e:
-        raise MissingFile(
-            f'{model}{weights and "@"}{weights}: no OpenCLIP weights could be read there ({type(e).__name__}); expected a file, a folder, or a pretrained tag that is in the cache or can be downloaded'
-        ) from None
-    finally:
-        logging.getLogger().removeFilter(quiet)
+        problem = f'no OpenCLIP weights could be read there ({type(e).__name__})'
+        expected = 'a file, a folder, or a pretrained tag that is in the cache or can be downloaded'
+        raise MissingFile(f'{model}{weights and "@"}{weights}: {problem}; expected {expected}') from None
     return net.eval().requires_grad_(False)

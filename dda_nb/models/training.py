@@ -1,4 +1,4 @@
-"""TODO
+"""Where a teacher comes from: supervised training on real images, as its owner once did
 
 Docs: https://dda-nb.github.io/dda_nb/models/training.html.md"""
 
@@ -9,12 +9,26 @@ __all__ = ['training_speed', 'train_teacher']
 
 # %% ../../nbs/models/training.ipynb #d026e82e
 import torch, torch.nn.functional as F
-from ..core.seeds import rng
 from ..core.device import Speed, choose_speed
 from ..core.loops import minimise
+from ..core.seeds import rng
 from ..data.sets import Data
 from ..data.views import draw, random_flip, random_shift, to_float
 from .classifier import Classifier, new_classifier
+
+# %% ../../nbs/models/training.ipynb #a06e22fd
+def _shown(images, labels, batch, shift, flip, g):
+    "A batch as the network is shown it: images in [0, 1], and their labels"
+    i = draw(len(labels), batch, g)
+    x = random_shift(to_float(images[i]), shift, g)
+    return random_flip(x, g) if flip else x, labels[i]
+
+# %% ../../nbs/models/training.ipynb #f9a815f8
+def _average(model, decay):
+    "A running average of a network's weights and buffers"
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 # %% ../../nbs/models/training.ipynb #448aa66c
 def training_speed(
@@ -24,7 +38,7 @@ def training_speed(
     "How a network in training is run: bfloat16 and channels last where they pay; never compiled"
     return choose_speed(device, shape, compile='no')
 
-# %% ../../nbs/models/training.ipynb #4f2ff5dd
+# %% ../../nbs/models/training.ipynb #080bfae0
 def train_teacher(
     data: Data,  # its training split is used, nothing else
     net: str = 'resnet14',  # see `make_net`
@@ -34,47 +48,31 @@ def train_teacher(
     shift: int = 1,  # random shift in pixels
     flip: bool = False,  # random mirroring, for images where left and right are alike
     smoothing: float = 0.0,  # label smoothing, in [0, 1)
-    ema: float = 0.0,  # decay of an average of the weights, a step, in [0, 1), that is the teacher in the end; 0 is no average
+    ema: float = 0.0,  # decay a step, in [0, 1), of an average of the weights that is the teacher; 0: none
     seed: int = 0,  # of weights and batches
     device='cpu',  # where to train
     save=None,  # file to keep the state in while it trains
 ) -> Classifier:  # frozen; `seconds` is what training took
-    "Train a classifier on real data, as the owner of a teacher once did"
+    "Train a classifier on real data, as the owner of a teacher once did; `BadInput` if the network can't"
     speed = training_speed(device, data.shape)
-    model = speed.arrange(
-        new_classifier(net, data, data.moments(), seed).check(training=True).to(device)
-    ).train()
-    mean = (
-        torch.optim.swa_utils.AveragedModel(
-            model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(ema), use_buffers=True
-        )
-        if ema
-        else None
-    )
+    model = new_classifier(net, data, data.moments(), seed).check(training=True)
+    model = speed.arrange(model.to(device)).train()
+    mean = _average(model, ema) if ema else None
     images, labels = data.train.to(device)
 
     def loss(step):
         if mean and step:
             mean.update_parameters(model)
-        g = rng(seed, 'teacher', step, device=device)
-        i = draw(len(labels), batch, g)
-        x = random_shift(to_float(images[i]), shift, g)
+        x, y = _shown(images, labels, batch, shift, flip, rng(seed, 'teacher', step, device=device))
         with speed.autocast(device):
-            logits = model(speed.arrange(random_flip(x, g) if flip else x))
-        return dict(cross_entropy=F.cross_entropy(logits.float(), labels[i], label_smoothing=smoothing))
+            logits = model(speed.arrange(x))
+        return dict(cross_entropy=F.cross_entropy(logits.float(), y, label_smoothing=smoothing))
 
     opt = torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    steps = -(-len(labels) * epochs // batch)
     key = data.name, data.mark, net, epochs, batch, lr, shift, flip, seed, smoothing, ema, str(speed)
-    done = minimise(
-        loss,
-        opt,
-        -(-len(labels) * epochs // batch),
-        'teacher',
-        save,
-        key,
-        net=model,
-        **(dict(mean=mean) if ema else {}),
-    )
+    parts = dict(net=model, mean=mean) if ema else dict(net=model)
+    done = minimise(loss, opt, steps, 'teacher', save, key, **parts)
     if mean:
         mean.update_parameters(model)
         model = mean.module
