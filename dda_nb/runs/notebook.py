@@ -14,8 +14,9 @@ from unittest import mock
 
 from ..core import errors
 from ..core.errors import DDAError, MissingFile, one_line
-from ..core.fields import FIELDS
+from ..core.fields import FIELDS, absolute
 from ..core.files import write_file
+from .plugins import load_plugins
 from .config import Config, fields_in_order, make_config, package_folder
 from .folders import lock_folder, open_folder, read_results, tidy_folder
 from .progress import watched
@@ -25,6 +26,7 @@ def from_parameters(
     names: dict,  # the notebook's `globals()`
 ) -> Config:
     "The configuration that a notebook's parameters ask for"
+    load_plugins(absolute(names.get('plugins') or ''))  # whose fields are parameters too
     return make_config(**{k: names[k] for k in FIELDS if k in names})
 
 # %% ../../nbs/runs/notebook.ipynb #0b45e98f
