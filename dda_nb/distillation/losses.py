@@ -1,4 +1,4 @@
-"""TODO
+"""Step 3: a small student learns from the teacher; what it is asked to do
 
 Docs: https://dda-nb.github.io/dda_nb/distillation/losses.html.md"""
 
@@ -78,7 +78,12 @@ def negative_cosine(
     "1 − cos of predictions and targets"
     return 1 - F.cosine_similarity(predicted, target.detach()).mean()
 
-# %% ../../nbs/distillation/losses.ipynb #4c7ad15e
+# %% ../../nbs/distillation/losses.ipynb #034f563f
+def _head(n_in, hidden, n_out):
+    layers = nn.Linear(n_in, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, n_out)
+    return nn.Sequential(*layers)
+
+
 @term('lambda_self', 'an image and its variation have like features', 'Chen & He 2021')
 class SelfSupervised(nn.Module):
     "SimSiam's loss on images, the first half of a batch, and their relatives, the second half"
@@ -91,8 +96,7 @@ class SelfSupervised(nn.Module):
         size: int = 64,  # of the projection
     ):
         super().__init__()
-        layers = lambda i, h, o: nn.Sequential(nn.Linear(i, h), nn.BatchNorm1d(h), nn.ReLU(), nn.Linear(h, o))
-        self.project, self.predict = layers(n_student, size, size), layers(size, size // 4, size)
+        self.project, self.predict = _head(n_student, size, size), _head(size, size // 4, size)
 
     @classmethod
     def build(cls, setup):
@@ -102,20 +106,15 @@ class SelfSupervised(nn.Module):
         a, b = self.project(wide(seen.s_features)).chunk(2)
         return (negative_cosine(self.predict(a), b) + negative_cosine(self.predict(b), a)) / 2
 
-# %% ../../nbs/distillation/losses.ipynb #3117b393
+# %% ../../nbs/distillation/losses.ipynb #be12355e
 def _shared_task(setup):
     return setup.task
 
 
-term(
-    'lambda_csd',
-    'an auxiliary classifier tells class and rotation',
-    'Luo et al. 2023',
-    'student',
-    _shared_task,
-)(Rotations)
+_CSD = 'lambda_csd', 'an auxiliary classifier tells class and rotation', 'Luo et al. 2023'
+term(*_CSD, needs='student', build=_shared_task)(Rotations)
 
-# %% ../../nbs/distillation/losses.ipynb #be12355e
+
 def distillation_terms(
     recipe: dict,  # weights `lambda_kl`, `lambda_ce` and so on, and `temperature`; others are passed over
     student: Classifier,  # whose features the heads take
