@@ -1,4 +1,4 @@
-"""TODO
+"""One sweep a folder: a lock on a disk, an object that is kept alive in a store
 
 Docs: https://dda-nb.github.io/dda_nb/sweeps/locks.html.md"""
 
@@ -16,67 +16,39 @@ from ..core.files import make_folder
 from ..runs.folders import lock_folder
 
 # %% ../../nbs/sweeps/locks.ipynb #3bc62014
-@contextlib.contextmanager
-def only_sweep(
-    out,  # the sweep's folder, see `place`
-    renew: float = 20,  # seconds; in an object store, a sweep that has not been heard of for four times as long is dead
-):
-    "Inside, this is the only sweep on a folder; `Busy` if another is"
-    if isinstance(out, Path):
-        lock = lock_folder(make_folder(out), '.sweep', wait=1)
-        try:
-            yield
-        finally:
-            lock.release()
-        return
-    file, me, over = (
-        out / 'sweep.lock',
-        dict(host=socket.gethostname(), pid=os.getpid(), token=os.urandom(8).hex()),
-        threading.Event(),
-    )
-    _take(file, me, 4 * renew)
-
-    def keep():
-        while not over.wait(renew):
-            try:
-                if _holder(file).get('token') == me['token']:
-                    _beat(file, me)
-                else:
-                    over.set()
-                    _thread.interrupt_main()  # it was taken for dead, and another sweep is here now
-            except Exception:
-                pass  # the next one may come through
-
-    thread = threading.Thread(target=keep, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        with contextlib.suppress(Exception):
-            if _holder(file).get('token') == me['token']:
-                file.unlink()
-
-# %% ../../nbs/sweeps/locks.ipynb #1252c54f
 def _holder(file):
-    "Who holds a lock; nothing if nobody does"
+    "Who has the lock; nothing if nobody does"
     file.fs.invalidate_cache()
     return json.loads(file.read_text()) if file.exists() else {}
 
-# %% ../../nbs/sweeps/locks.ipynb #e83fd32b
+
 def _beat(file, me, **how):
+    "Write the lock with the time that it is now"
     file.fs.pipe_file(file.path, json.dumps(me | dict(time=time.time())).encode(), **how)
 
+# %% ../../nbs/sweeps/locks.ipynb #e83fd32b
+def _is_dead(lock, me, patience):
+    "Whether the owner of a lock is gone; after `patience` seconds of silence it is"
+    if time.time() - lock['time'] > patience:
+        return True
+    return lock['host'] == me['host'] and not _lives(lock['pid'])
 
-def _take(file, me, dead):
-    "Write the lock, unless somebody lives who holds it"
+
+def _lives(pid):
+    "Whether another process of that number runs here"
+    import psutil
+
+    return pid != os.getpid() and psutil.pid_exists(pid)
+
+# %% ../../nbs/sweeps/locks.ipynb #f6e0d577
+def _take(file, me, patience):
+    "Write the lock, unless somebody lives who has it"
     try:
-        if held := _holder(file):
-            gone = time.time() - held['time'] > dead or held['host'] == me['host'] and not _lives(held['pid'])
-            if not gone:
+        if lock := _holder(file):
+            if not _is_dead(lock, me, patience):
                 raise Busy(
-                    f'{file.parent}: process {held["pid"]} on {held["host"]} is sweeping here; wait until it has finished, or stop it'
+                    f'{file.parent}: process {lock["pid"]} on {lock["host"]} is sweeping here; '
+                    f'wait until it has finished, or stop it'
                 )
             file.unlink()
         _beat(file, me, mode='create')
@@ -89,8 +61,48 @@ def _take(file, me, dead):
     except Exception as e:
         raise BadInput(f'cannot write to {file.parent}: {one_line(e)}') from None
 
-# %% ../../nbs/sweeps/locks.ipynb #eba467ac
-def _lives(pid):
-    import psutil
+# %% ../../nbs/sweeps/locks.ipynb #6b548d31
+def _keep_alive(file, me, renew, over):
+    "Write the lock every `renew` seconds until the event `over` is set; interrupt the sweep if it was lost"
+    while not over.wait(renew):
+        with contextlib.suppress(Exception):  # the next time may come through
+            if _holder(file).get('token') == me['token']:
+                _beat(file, me)
+            else:
+                over.set()
+                _thread.interrupt_main()
 
-    return pid != os.getpid() and psutil.pid_exists(pid)
+# %% ../../nbs/sweeps/locks.ipynb #6687eee1
+@contextlib.contextmanager
+def _lock_in_store(file, renew):
+    "Inside, the lock is this sweep's; at the end it is removed, if it still is"
+    me = dict(host=socket.gethostname(), pid=os.getpid(), token=os.urandom(8).hex())
+    over = threading.Event()
+    _take(file, me, 4 * renew)
+    thread = threading.Thread(target=_keep_alive, args=(file, me, renew, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        with contextlib.suppress(Exception):
+            if _holder(file).get('token') == me['token']:
+                file.unlink()
+
+# %% ../../nbs/sweeps/locks.ipynb #3ea66096
+@contextlib.contextmanager
+def only_sweep(
+    out,  # the sweep's folder, see `place`
+    renew: float = 20,  # seconds; in an object store, a sweep that is silent for four times as long is dead
+):
+    "Inside, this is the only sweep on a folder; `Busy` if another is"
+    if not isinstance(out, Path):
+        with _lock_in_store(out / 'sweep.lock', renew):
+            yield
+        return
+    lock = lock_folder(make_folder(out), '.sweep', wait=1)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,4 +1,4 @@
-"""TODO
+"""One run of a sweep: how far it is, where it is computed, and errors that stay its own
 
 Docs: https://dda-nb.github.io/dda_nb/sweeps/running.html.md"""
 
@@ -19,7 +19,7 @@ from ..runs.folders import read_results
 from ..runs.record import commit, made_by
 from ..runs.progress import tracked
 from ..runs.notebook import execute, only_command, run_notebook
-from ..runs.tables import ended
+from ..runs.rows import ended
 from .tasks import Task
 
 # %% ../../nbs/sweeps/running.ipynb #94500cab
@@ -32,19 +32,18 @@ def state_of(
     if not isinstance(out, Path):
         out.fs.invalidate_cache()  # other machines write there
     try:
-        if (
-            read_results(folder) is not None
-            and ended(folder)
-            and (folder / f'{task.notebook}.ipynb').exists()
-        ):
+        whole = read_results(folder) is not None and ended(folder)
+        if whole and (folder / f'{task.notebook}.ipynb').exists():
             return 'done'
     except MissingFile:
         pass
     except Damaged:
         return 'damaged'
-    return 'failed' if (folder / 'failed.json').exists() else 'begun' if folder.exists() else ''
+    if (folder / 'failed.json').exists():
+        return 'failed'
+    return 'begun' if folder.exists() else ''
 
-# %% ../../nbs/sweeps/running.ipynb #975ea1f1
+# %% ../../nbs/sweeps/running.ipynb #17542b09
 def work_folder(
     task: Task,  # of a sweep
     out,  # the sweep's folder
@@ -52,14 +51,10 @@ def work_folder(
     "Where a run is computed: there if that is on a disk, otherwise in the cache folder"
     if isinstance(out, Path):
         return make_folder(out / task.name).absolute()
-    return make_folder(
-        cache_folder() / 'runs' / hashlib.sha256(f'{out} {task.source}'.encode()).hexdigest()[:8] / task.name
-    )
+    mark = hashlib.sha256(f'{out} {task.source}'.encode()).hexdigest()[:8]
+    return make_folder(cache_folder() / 'runs' / mark / task.name)
 
-# %% ../../nbs/sweeps/running.ipynb #17542b09
-_STAY = 'bank.', 'variations.', 'embeddings.', 'views.', 'prior/', 'stream-'
-
-
+# %% ../../nbs/sweeps/running.ipynb #1d6d9e4f
 def bring(
     here: Path,  # a run's folder on a disk
     there,  # its folder in an object store
@@ -67,18 +62,57 @@ def bring(
 ):
     "Move the record of a run, its row last; what it was computed from is dropped"
     names = sorted(f.relative_to(here).as_posix() for f in here.rglob('*') if f.is_file())
-    names = [
-        n
-        for n in names
-        if not n.startswith(('.', *stay)) and not n.endswith(('.ckpt', '.part', '.partial.ipynb'))
-    ]
-    for n in sorted(names, key='results.json'.__eq__):
-        write_file(there / n, (here / n).read_bytes())
+    unfinished = '.ckpt', '.part', '.partial.ipynb'
+    names = [n for n in names if not n.startswith(('.', *stay)) and not n.endswith(unfinished)]
+    for name in sorted(names, key='results.json'.__eq__):
+        write_file(there / name, (here / name).read_bytes())
     for f in (*there.glob('*.partial.ipynb'), there / 'failed.json'):
         f.unlink(missing_ok=True)
     shutil.rmtree(here)
 
-# %% ../../nbs/sweeps/running.ipynb #1d6d9e4f
+# %% ../../nbs/sweeps/running.ipynb #486d2bfa
+def _run_here(task, here, *tell, **env):
+    "The row of a run in a folder on a disk"
+    if state_of(task, here.parent) == 'done':
+        return read_results(here)
+    if task.config:
+        return run_notebook(task.config, here, *tell, **env)
+    write_file(here / 'config.yaml', json.dumps(task.values, indent=1))  # which is YAML too
+    env['PYTHONPATH'] = os.pathsep.join(filter(None, [task.imports, os.environ.get('PYTHONPATH')]))
+    about = _about_notebook(task, env.get('OMP_NUM_THREADS'))
+    with only_command(here):
+        return execute(task.source, task.notebook, task.values, here, *tell, about=about, **env)
+
+# %% ../../nbs/sweeps/running.ipynb #1a97e49b
+def _about_notebook(task, threads=None):
+    "What the row of a notebook of the user's own says beside what the notebook says"
+    file = Path(task.imports) / f'{task.notebook}.ipynb'
+    about = dict(
+        notebook=file.name,
+        notebook_mark=hashlib.sha256(task.source.encode()).hexdigest()[:12],
+        notebook_commit=commit(file) if file.exists() else '',
+        parameters=','.join(task.values),
+        command=_papermill_command(file, task.values),
+    )
+    counted = {'threads': int(threads)} if threads else {}
+    return made_by(default_device()) | counted | about | _columns(task.values)
+
+# %% ../../nbs/sweeps/running.ipynb #608dd203
+def _papermill_command(file, values):
+    "The same run by hand; the values as one line of YAML"
+    text = yaml.safe_dump(values, default_flow_style=True, allow_unicode=True, width=10**6).strip()
+    return shlex.join(['papermill', file.name, 'out.ipynb', '-y', text])
+
+
+def _columns(values):
+    "Parameters as a row holds them: lists and mappings as text"
+    plain = type(None), str, int, float
+    return {name: v if isinstance(v, plain) else json.dumps(v) for name, v in values.items()}
+
+# %% ../../nbs/sweeps/running.ipynb #ab031a51
+_NOT_BROUGHT = 'bank.', 'pool.', 'stream-', 'prior/', 'variations.', 'embeddings.', 'views.'
+
+
 def run_task(
     task: Task,  # what to run
     out,  # the sweep's folder, see `place`
@@ -88,7 +122,8 @@ def run_task(
 ) -> dict:  # the row
     "Run what is missing of a run; `DDAError` in one line if it fails"
     here = work_folder(task, out := place(out))
-    env, far = {'OMP_NUM_THREADS': str(threads)} if threads else {}, here.parent != out.absolute()
+    env = {'OMP_NUM_THREADS': str(threads)} if threads else {}
+    far = here.parent != out.absolute()
     try:
         with tracked(track, task.name, here) if track else contextlib.nullcontext() as tracker:
             row = _run_here(task, here, *tell, *([tracker] if track else []), **env)
@@ -97,66 +132,16 @@ def run_task(
             _bring_partial(here / f'{task.notebook}.partial.ipynb', out / task.name)
         raise
     if far:
-        bring(here, out / task.name, _STAY if task.config else ())
+        bring(here, out / task.name, _NOT_BROUGHT if task.config else ())
     return row
 
-# %% ../../nbs/sweeps/running.ipynb #203b4715
-def _run_here(task, here, *tell, **env):
-    if state_of(task, here.parent) == 'done':
-        return read_results(here)
-    if task.config:
-        return run_notebook(task.config, here, *tell, **env)
-    write_file(here / 'config.yaml', json.dumps(task.values, indent=1))  # which is YAML too
-    with only_command(here):
-        path = os.pathsep.join(filter(None, [task.imports, os.environ.get('PYTHONPATH')]))
-        return execute(
-            task.source,
-            task.notebook,
-            task.values,
-            here,
-            *tell,
-            about=_about(task, **env),
-            PYTHONPATH=path,
-            **env,
-        )
-
-# %% ../../nbs/sweeps/running.ipynb #486d2bfa
-def _about(task, OMP_NUM_THREADS=0):
-    "What the row of a notebook of the user's own says beside what the notebook says"
-    file = Path(task.imports) / f'{task.notebook}.ipynb'
-    values = {
-        k: v if v is None or isinstance(v, (str, int, float)) else json.dumps(v)
-        for k, v in task.values.items()
-    }
-    return (
-        made_by(default_device())
-        | ({'threads': int(OMP_NUM_THREADS)} if OMP_NUM_THREADS else {})
-        | dict(
-            notebook=file.name,
-            notebook_mark=hashlib.sha256(task.source.encode()).hexdigest()[:12],
-            notebook_commit=commit(file) if file.exists() else '',
-            parameters=','.join(task.values),
-            command=shlex.join(
-                [
-                    'papermill',
-                    file.name,
-                    'out.ipynb',
-                    '-y',
-                    yaml.safe_dump(
-                        task.values, default_flow_style=True, allow_unicode=True, width=10**6
-                    ).strip(),
-                ]
-            ),
-        )
-        | values
-    )
-
-# %% ../../nbs/sweeps/running.ipynb #1a97e49b
+# %% ../../nbs/sweeps/running.ipynb #23fc1227
 def _bring_partial(notebook, there):
-    with contextlib.suppress(Exception):
-        write_file(there / notebook.name, notebook.read_bytes())  # the error that led here is what counts
+    "Bring a half-executed notebook, if there is one that can be brought"
+    with contextlib.suppress(Exception):  # the error that led here is what counts
+        write_file(there / notebook.name, notebook.read_bytes())
 
-
+# %% ../../nbs/sweeps/running.ipynb #09232d17
 def attempt(
     task: Task,  # what to run
     out,  # the sweep's folder
@@ -165,7 +150,7 @@ def attempt(
     **how,  # `threads` and `track`
 ) -> tuple:  # the row and None, or None and the error in one line
     "Run it; whatever goes wrong is said and stays its own"
-    for left in range(retries, -1, -1):
+    for _ in range(retries + 1):
         try:
             return run_task(task, out, *tell, **how), None
         except (BadInput, Diverged) as e:

@@ -1,4 +1,4 @@
-"""TODO
+"""What is to vary: a file of settings and seeds
 
 Docs: https://dda-nb.github.io/dda_nb/sweeps/settings.html.md"""
 
@@ -26,132 +26,153 @@ class Sweep:
     preset: str = ''  # of `dda_run`; empty where a notebook of the user's own has none
     notebook: str = 'dda'  # an experiment of the package, or a file
 
-# %% ../../nbs/sweeps/settings.ipynb #42384776
+# %% ../../nbs/sweeps/settings.ipynb #b374b6a6
 def grid(
     values: dict,  # name → list of values
 ) -> list:
     "Every combination, the last name varying fastest"
-    for k, v in values.items():
-        if not isinstance(v, list) or not v:
-            raise BadInput(f'grid: {k} must be a list of values, found {v!r}')
-    return [dict(zip(values, v)) for v in itertools.product(*values.values())]
-
-# %% ../../nbs/sweeps/settings.ipynb #b374b6a6
-def sample(
-    n: int,  # settings to draw
-    space: dict,  # name → a list of choices, or a range: a dict of `from`, `to` and, to draw evenly in the logarithm, `log: true`
-    seed: int = 0,  # of the drawing
-) -> list:
-    "Settings drawn at random"
-    draw = random.Random(seed)
-    return [{k: _drawn(draw, k, v) for k, v in space.items()} for _ in range(n)]
-
-# %% ../../nbs/sweeps/settings.ipynb #adc89977
-def _drawn(draw, name, v):
-    if isinstance(v, list) and v:
-        return draw.choice(v)
-    if (
-        not isinstance(v, dict)
-        or not {'from', 'to'} <= v.keys() <= {'from', 'to', 'log'}
-        or not all(_is_number(v[k]) for k in ('from', 'to'))
-        or not v['from'] < v['to']
-        or not isinstance(v.get('log', False), bool)
-    ):
-        raise BadInput(
-            f'sample: {name} must be a list of choices, or a range such as {{from: 1, to: 9}}, found {v!r}'
-        )
-    a, b = v['from'], v['to']
-    if v.get('log') and a <= 0:
-        raise BadInput(
-            f'sample: {name} is drawn evenly in the logarithm, so its range must lie above 0, found {v!r}'
-        )
-    whole = isinstance(a, int) and isinstance(b, int)
-    if not v.get('log'):
-        return draw.randint(a, b) if whole else draw.uniform(a, b)
-    x = math.exp(draw.uniform(math.log(a), math.log(b)))
-    return min(b, max(a, round(x))) if whole else x
+    for name, choices in values.items():
+        if not isinstance(choices, list) or not choices:
+            raise BadInput(f'grid: {name} must be a list of values, found {choices!r}')
+    return [dict(zip(values, combination)) for combination in itertools.product(*values.values())]
 
 # %% ../../nbs/sweeps/settings.ipynb #1b63703b
-def _is_number(v):
-    return isinstance(v, (int, float)) and not isinstance(v, bool)
+def sample(
+    n: int,  # settings to draw
+    space: dict,  # name → a list of choices, or a range as in {from: 1e-3, to: 1e-1, log: true}
+    seed: int = 0,  # of the drawing
+) -> list:
+    "Settings drawn at random, in a range evenly, with `log` evenly in the logarithm"
+    draw = random.Random(seed)
+    return [{name: _drawn(draw, name, values) for name, values in space.items()} for _ in range(n)]
+
+# %% ../../nbs/sweeps/settings.ipynb #b2bd0cc9
+def _drawn(draw, name, values):
+    "One value of a list or a range"
+    if isinstance(values, list) and values:
+        return draw.choice(values)
+    _check_range(name, values)
+    low, high = values['from'], values['to']
+    whole = isinstance(low, int) and isinstance(high, int)
+    if not values.get('log'):
+        return draw.randint(low, high) if whole else draw.uniform(low, high)
+    value = math.exp(draw.uniform(math.log(low), math.log(high)))
+    return min(high, max(low, round(value))) if whole else value
 
 # %% ../../nbs/sweeps/settings.ipynb #fd3fe4f2
-_KINDS = {dict: 'a mapping, name: value', list: 'a list', str: 'text'}
+def _check_range(name, values):
+    "Refuse what is no range of numbers"
+    is_range = isinstance(values, dict) and {'from', 'to'} <= values.keys() <= {'from', 'to', 'log'}
+    numbers = is_range and _is_number(values['from']) and _is_number(values['to'])
+    if not numbers or not values['from'] < values['to'] or not isinstance(values.get('log', False), bool):
+        raise BadInput(
+            f'sample: {name} must be a list of choices, '
+            f'or a range such as {{from: 1, to: 9}}, found {values!r}'
+        )
+    if values.get('log') and values['from'] <= 0:
+        raise BadInput(
+            f'sample: {name} is drawn evenly in the logarithm, '
+            f'so its range must lie above 0, found {values!r}'
+        )
 
-_KEYS = 'notebook', 'preset', 'fixed', 'grid', 'list', 'sample', 'seeds'
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+# %% ../../nbs/sweeps/settings.ipynb #f142eee9
+_KEYS = dict(notebook=str, preset=str, fixed=dict, grid=dict, list=list, sample=dict, seeds=list)
+
+_KIND_NAMES = {dict: 'a mapping, name: value', list: 'a list', str: 'text'}
 
 
-def read_sweep(
-    file,  # YAML, see above
-) -> Sweep:
-    "What a sweep file asks for; `BadInput` in one line if it can't be that"
-    held = _read_sweep_file(file)
-    kinds = [k for k in ('grid', 'list', 'sample') if k in held]
-    if len(kinds) > 1:
-        raise BadInput(f'{file}: one of grid, list and sample, found {" and ".join(kinds)}')
-    for k, kind in dict(
-        fixed=dict, grid=dict, sample=dict, list=list, seeds=list, preset=str, notebook=str
-    ).items():
-        if not isinstance(held.get(k, kind()), kind):
-            raise BadInput(f'{file}: {k} must be {_KINDS[kind]}, found {held[k]!r}')
-    seeds, notebook = held.get('seeds', []), held.get('notebook', 'dda')
+def _check_kinds(file, content):
+    "Refuse a value of another kind, two ways to give the settings, and seeds that are none"
+    ways = [key for key in ('grid', 'list', 'sample') if key in content]
+    if len(ways) > 1:
+        raise BadInput(f'{file}: one of grid, list and sample, found {" and ".join(ways)}')
+    for key, kind in _KEYS.items():
+        if not isinstance(content.get(key, kind()), kind):
+            raise BadInput(f'{file}: {key} must be {_KIND_NAMES[kind]}, found {content[key]!r}')
+    seeds = content.get('seeds', [])
     if not all(isinstance(s, int) for s in seeds) or len(set(seeds)) < len(seeds):
         raise BadInput(f'{file}: seeds must be whole numbers, each once, found {seeds!r}')
-    if notebook.endswith('.ipynb'):
-        notebook = str((Path(file).parent / notebook).absolute())
-    return Sweep(
-        _settings(file, held, *kinds), seeds, held.get('fixed', {}), held.get('preset', ''), notebook
-    )
 
-# %% ../../nbs/sweeps/settings.ipynb #af53376a
+# %% ../../nbs/sweeps/settings.ipynb #fef5cec7
 def _read_sweep_file(file):
+    "What a file says, as a dict whose keys are known"
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        held = YAML(typ='safe', pure=True).load(place(file).read_text())
+        content = YAML(typ='safe', pure=True).load(place(file).read_text())
     except OSError as e:
         raise MissingFile(f'{file}: {one_line(e)}') from None
     except MarkedYAMLError as e:
         raise BadInput(f'{file}: {e.problem} in line {e.problem_mark.line + 1}') from None
-    except (YAMLError, ValueError) as e:
-        raise BadInput(
-            f'{file}: not a YAML file ({one_line(e)})'
-        ) from None  # ValueError: a date that is none, or not UTF-8
-    if not isinstance(held, dict):
+    except (YAMLError, ValueError) as e:  # ValueError: a date that is none, or not UTF-8
+        raise BadInput(f'{file}: not a YAML file ({one_line(e)})') from None
+    if not isinstance(content, dict):
         raise BadInput(f'{file}: expected the keys {", ".join(_KEYS)}')
-    for k in held:
-        nearest(k, _KEYS, f'key in {file}')
-    for k in ('fixed', 'grid', 'sample'):
-        _check_names(file, held.get(k))
-    for s in held.get('list') if isinstance(held.get('list'), list) else []:
-        _check_names(file, s)
-    return held
+    for key in content:
+        nearest(key, _KEYS, f'key in {file}')
+    return content
 
-# %% ../../nbs/sweeps/settings.ipynb #ba8953cc
-def _check_names(file, values):
-    odd = [k for k in values if not isinstance(k, str)] if isinstance(values, dict) else []
-    if odd:
-        raise BadInput(f'{file}: a name must be text, found {odd[0]!r}; put it in quotes')
+# %% ../../nbs/sweeps/settings.ipynb #55059ba1
+def _check_names(file, content):
+    "Refuse a name that is not text, wherever names may stand"
+    settings = content.get('list')
+    places = [content.get(key) for key in ('fixed', 'grid', 'sample')]
+    for values in places + (settings if isinstance(settings, list) else []):
+        odd = [name for name in values if not isinstance(name, str)] if isinstance(values, dict) else []
+        if odd:
+            raise BadInput(f'{file}: a name must be text, found {odd[0]!r}; put it in quotes')
 
+# %% ../../nbs/sweeps/settings.ipynb #0083814d
+def _settings_in(file, content):
+    "The settings that a file asks for"
+    if 'grid' in content:
+        settings = grid(content['grid'])
+    elif 'sample' in content:
+        settings = _sample_in(file, content['sample'])
+    else:
+        settings = content.get('list', [{}])
+    if not settings or not all(isinstance(s, dict) for s in settings):
+        raise BadInput(f'{file}: list must hold settings such as {{copies: 4}}, found {settings!r}')
+    return settings
 
-def _settings(file, held, kind='list'):
-    "The settings, checked"
-    found = held.get(kind, [{}])
-    if kind == 'grid':
-        found = grid(found)
-    if kind == 'sample':
-        space = {k: v for k, v in found.items() if k not in ('n', 'seed')}
-        if not isinstance(found.get('n'), int) or found['n'] < 1 or not space:
-            raise BadInput(f'{file}: sample needs n, the number of settings, and something to draw')
-        if not isinstance(found.get('seed', 0), int):
-            raise BadInput(f'{file}: the seed of sample must be a whole number, found {found["seed"]!r}')
-        found = sample(found['n'], space, found.get('seed', 0))
-    if not found or not all(isinstance(s, dict) for s in found):
-        raise BadInput(f'{file}: list must hold settings such as {{copies: 4}}, found {found!r}')
-    fixed = held.get('fixed', {})
-    once = [*fixed, *(['seed'] if 'seeds' in held else []), *(['preset'] if 'preset' in held else [])]
-    twice = {k for s in found for k in s if k in once} | {k for k in fixed if once.count(k) > 1}
+# %% ../../nbs/sweeps/settings.ipynb #71b955f6
+def _sample_in(file, entry):
+    "The settings of `sample`, whose `n` and `seed` are not fields"
+    n, seed = entry.get('n'), entry.get('seed', 0)
+    space = {name: values for name, values in entry.items() if name not in ('n', 'seed')}
+    if not isinstance(n, int) or n < 1 or not space:
+        raise BadInput(f'{file}: sample needs n, the number of settings, and something to draw')
+    if not isinstance(seed, int):
+        raise BadInput(f'{file}: the seed of sample must be a whole number, found {seed!r}')
+    return sample(n, space, seed)
+
+# %% ../../nbs/sweeps/settings.ipynb #8ed33409
+def _check_once(file, content, settings):
+    "Refuse a field that has two places"
+    fixed = content.get('fixed', {})
+    once = [*fixed, *(['seed'] if 'seeds' in content else []), *(['preset'] if 'preset' in content else [])]
+    twice = {name for setting in settings for name in setting if name in once}
+    twice |= {name for name in fixed if once.count(name) > 1}
     if twice:
         raise BadInput(f'{file}: {", ".join(sorted(twice))} is set twice')
-    return found
+
+# %% ../../nbs/sweeps/settings.ipynb #ac4dc072
+def read_sweep(
+    file,  # YAML, see above
+) -> Sweep:
+    "What a sweep file asks for; `BadInput` in one line if it can't be that"
+    content = _read_sweep_file(file)
+    _check_names(file, content)
+    _check_kinds(file, content)
+    settings = _settings_in(file, content)
+    _check_once(file, content, settings)
+    notebook = content.get('notebook', 'dda')
+    if notebook.endswith('.ipynb'):
+        notebook = str((Path(file).parent / notebook).absolute())
+    seeds, fixed, preset = content.get('seeds', []), content.get('fixed', {}), content.get('preset', '')
+    return Sweep(settings, seeds, fixed, preset, notebook)

@@ -1,4 +1,4 @@
-"""TODO
+"""Runs one after another, or side by side on cores, GPUs and machines
 
 Docs: https://dda-nb.github.io/dda_nb/sweeps/spreading.html.md"""
 
@@ -24,11 +24,54 @@ def in_turn(
     for t in tasks:
         yield t, *attempt(t, out, lambda line: tell(t.name, line), **how)
 
-# %% ../../nbs/sweeps/spreading.ipynb #80acc726
-def _new_board(ray):
-    "What the running notebooks last said, for a driver that may sit on another machine"
+# %% ../../nbs/sweeps/spreading.ipynb #8ca5d4d2
+def share_of(
+    nodes: list,  # `CPU` and `GPU` of each, as dicts
+    n: int,  # runs in all
+    cpus: int = 0,  # cores a run; 0 shares them out
+    gpus: float = -1,  # GPUs a run; -1 is one where there are any
+) -> tuple:  # cores and GPUs a run
+    "What each run gets; `BadInput` if no node has that much"
+    if gpus < 0:
+        gpus = float(any(node.get('GPU') for node in nodes))
+    room = _room_for(nodes, cpus, gpus)
+    if cpus:
+        return cpus, gpus
+    if n < sum(runs for _, runs in room):
+        each = min(sum(cores for cores, _ in room) // n, min(cores for cores, _ in room))
+    else:
+        each = min(cores // runs for cores, runs in room)
+    return max(1, each), gpus
 
-    class Board:  # in here it is sent to its process as it stands, which so need not import this module
+# %% ../../nbs/sweeps/spreading.ipynb #6a03c7f1
+def _room_for(nodes, cpus, gpus):
+    "Cores of each node that has enough for a run, and how many runs it holds if each has a core at least"
+    cpus = max(cpus, 1)
+    fit = [node for node in nodes if node.get('CPU', 0) >= cpus and node.get('GPU', 0) >= gpus]
+    if not fit:
+        nodes = [f'{node.get("CPU", 0):g} cores and {node.get("GPU", 0):g} GPUs' for node in nodes]
+        raise BadInput(
+            f'no machine has {cpus} cores and {gpus:g} GPUs for a run; there are: ' + ', '.join(nodes)
+        )
+    return [(int(node['CPU']), int(node['GPU'] / gpus) if gpus else int(node['CPU'])) for node in fit]
+
+# %% ../../nbs/sweeps/spreading.ipynb #3350e55a
+def _start_ray(ray, address, retries):
+    "Connect to a cluster, or start Ray here; `BadInput` if there is none"
+    for name, value in dict(RAY_USAGE_STATS_ENABLED=0, RAY_task_oom_retries=retries).items():
+        os.environ.setdefault(name, str(value))
+    address = address or os.environ.get('RAY_ADDRESS') or 'local'
+    local = dict(include_dashboard=False, object_store_memory=100 * 2**20) if address == 'local' else {}
+    try:
+        ray.init(address, logging_level='ERROR', log_to_driver=False, **local)
+    except Exception as e:  # Ray has many kinds
+        raise BadInput(f'no Ray at {address}: {one_line(e)[:200]}') from None
+
+# %% ../../nbs/sweeps/spreading.ipynb #9e538260
+def _new_board(ray):
+    "What the running notebooks last said"
+
+    class Board:
         def __init__(self):
             self.lines = {}
 
@@ -41,44 +84,47 @@ def _new_board(ray):
 
     return ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
 
-# %% ../../nbs/sweeps/spreading.ipynb #8ca5d4d2
-def _start_ray(ray, address, retries):
-    for k, v in dict(RAY_USAGE_STATS_ENABLED=0, RAY_task_oom_retries=retries).items():
-        os.environ.setdefault(
-            k, str(v)
-        )  # without the second, a run too large for the memory is tried for ever
-    address = address or os.environ.get('RAY_ADDRESS') or 'local'
-    local = dict(include_dashboard=False, object_store_memory=100 * 2**20) if address == 'local' else {}
-    try:
-        ray.init(address, logging_level='ERROR', log_to_driver=False, **local)
-    except (ConnectionError, RuntimeError, ValueError) as e:
-        raise BadInput(f'no Ray at {address}: {one_line(e)[:200]}') from None
+# %% ../../nbs/sweeps/spreading.ipynb #bcc23e22
+def _submit(ray, tasks, out, board, cpus, gpus, retries, track):
+    "Hand all runs to Ray; a dict from Ray's reference to the task"
 
-# %% ../../nbs/sweeps/spreading.ipynb #b090babe
-def share_of(
-    nodes: list,  # `CPU` and `GPU` of each, as dicts
-    n: int,  # runs in all
-    cpus: int = 0,  # cores a run; 0 shares them out
-    gpus: float = -1,  # GPUs a run; -1 is one where there are any
-) -> tuple:  # cores and GPUs a run
-    "What each run gets; `BadInput` if no node has that much"
-    if gpus < 0:
-        gpus = float(any(r.get('GPU') for r in nodes))
-    fit = [
-        (int(r['CPU']), int(r['GPU'] / gpus) if gpus else int(r['CPU']))
-        for r in nodes
-        if r.get('CPU', 0) >= max(cpus, 1) and r.get('GPU', 0) >= gpus
-    ]
-    if not fit:
-        raise BadInput(
-            f'no machine has {max(cpus, 1)} cores and {gpus:g} GPUs for a run; there are: '
-            + ', '.join(f'{r.get("CPU", 0):g} cores and {r.get("GPU", 0):g} GPUs' for r in nodes)
-        )
-    if n < sum(slots for _, slots in fit):
-        return cpus or max(1, min(sum(c for c, _ in fit) // n, min(c for c, _ in fit))), gpus
-    return cpus or max(1, min(c // slots for c, slots in fit)), gpus
+    def work(task):
+        def tell(line):
+            board.tell.remote(task.name, line)
 
-# %% ../../nbs/sweeps/spreading.ipynb #71e82b5a
+        return attempt(task, out, tell, retries=retries, threads=cpus, track=track)
+
+    job = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(work)
+    return {job.remote(t): t for t in tasks}
+
+# %% ../../nbs/sweeps/spreading.ipynb #af99561e
+def _results(ray, pending, board, tell):
+    "Yield task, row and error as they come in"
+    while pending:
+        for reference in ray.wait(list(pending), timeout=1)[0]:
+            task = pending.pop(reference)
+            try:
+                row, error = ray.get(reference)
+            except ray.exceptions.RayError as e:
+                row, error = None, f'{type(e).__name__}: {one_line(e)[:300]}'
+            yield task, row, error
+        try:
+            news = ray.get(board.read.remote(), timeout=10)
+        except ray.exceptions.RayError:
+            continue  # the board is on its way to another node
+        running = {t.name for t in pending.values()}
+        for name, line in news.items():
+            if name in running:
+                tell(name, line)
+
+# %% ../../nbs/sweeps/spreading.ipynb #8399c6bd
+def _stop(ray, pending):
+    "Tell the running notebooks to stop, and wait for them"
+    for reference in pending:
+        ray.cancel(reference)
+    ray.wait(list(pending), num_returns=len(pending), timeout=30)
+
+# %% ../../nbs/sweeps/spreading.ipynb #08163522
 def by_ray(
     tasks: list,  # see `Task`
     out,  # the sweep's folder, which every node must reach
@@ -95,53 +141,14 @@ def by_ray(
 
     _start_ray(ray, address, retries)
     try:
-        cpus, gpus = share_of(
-            [r['Resources'] for r in ray.nodes() if r['Alive']], n or len(tasks), cpus, gpus
-        )
+        nodes = [node['Resources'] for node in ray.nodes() if node['Alive']]
+        cpus, gpus = share_of(nodes, n or len(tasks), cpus, gpus)
         board = _new_board(ray)
-
-        def work(task):
-            return attempt(
-                task,
-                out,
-                lambda line: board.tell.remote(task.name, line),
-                retries=retries,
-                threads=cpus,
-                track=track,
-            )
-
-        job = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries)(work)
-        left = {job.remote(t): t for t in tasks}
+        pending = _submit(ray, tasks, out, board, cpus, gpus, retries, track)
         try:
-            yield from _results(ray, left, board, tell)
+            yield from _results(ray, pending, board, tell)
         except BaseException:
-            _stop(ray, left)
+            _stop(ray, pending)
             raise
     finally:
         ray.shutdown()
-
-# %% ../../nbs/sweeps/spreading.ipynb #d32ccefa
-def _results(ray, left, board, tell):
-    while left:
-        for ref in ray.wait(list(left), timeout=1)[0]:
-            task = left.pop(ref)
-            try:
-                row, error = ray.get(ref)
-            except ray.exceptions.RayError as e:
-                row, error = None, f'{type(e).__name__}: {one_line(e)[:300]}'
-            yield task, row, error
-        try:
-            news = ray.get(board.read.remote(), timeout=10)
-        except ray.exceptions.RayError:
-            continue  # it is on its way to another node
-        running = {t.name for t in left.values()}
-        for name, line in news.items():
-            if name in running:
-                tell(name, line)
-
-# %% ../../nbs/sweeps/spreading.ipynb #3350e55a
-def _stop(ray, left):
-    "Tell the running notebooks to stop, and wait for them"
-    for ref in left:
-        ray.cancel(ref)
-    ray.wait(list(left), num_returns=len(left), timeout=30)
