@@ -1,4 +1,4 @@
-"""TODO
+"""BatchNorm sees the whole batch, also where several processes have a part of it each
 
 Docs: https://dda-nb.github.io/dda_nb/distillation/processes.html.md"""
 
@@ -15,45 +15,57 @@ from ..core.errors import BadInput
 from ..core.processes import Team
 from ..models.looking import batchnorms
 
-# %% ../../nbs/distillation/processes.ipynb #a0ea2dcd
-def _norm_over(layer, team):
-    "BatchNorm's forward pass in training, with the mean and variance of all processes' parts of a batch"
+# %% ../../nbs/distillation/processes.ipynb #f0662df6
+def _moments_over(x, over, shape, team):
+    "Mean and variance of each channel, over all processes' parts of a batch"
 
     def mean_of(t):
         return torch.distributed.nn.functional.all_reduce(t) / team.size
 
+    mean = mean_of(x.mean(over))
+    return mean, mean_of((x - mean.view(shape)).square().mean(over))
+
+
+@torch.no_grad()
+def _follow(layer, mean, var, n):
+    "Bring the running statistics of a layer nearer to those of a batch of n values a channel"
+    layer.num_batches_tracked += 1
+    part = 1 / layer.num_batches_tracked.item() if layer.momentum is None else layer.momentum
+    layer.running_mean.lerp_(mean, part)
+    layer.running_var.lerp_(var * n / (n - 1), part)
+
+# %% ../../nbs/distillation/processes.ipynb #a06914df
+def _in_evaluation(layer, x):
+    mean, var = layer.running_mean, layer.running_var
+    return F.batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, layer.eps)
+
+
+def _norm_over(layer, team):
+    "BatchNorm's forward pass in training, with the mean and variance of all processes' parts of a batch"
+
     def forward(x):
         if not layer.training:
-            return F.batch_norm(
-                x, layer.running_mean, layer.running_var, layer.weight, layer.bias, False, 0.0, layer.eps
-            )
+            return _in_evaluation(layer, x)
         over, shape = [0, *range(2, x.dim())], (1, -1, *[1] * (x.dim() - 2))
-        wide, n = x.float(), team.size * x.numel() // x.shape[1]
-        mean = mean_of(wide.mean(over))
-        var = mean_of((wide - mean.view(shape)).square().mean(over))
-        with torch.no_grad():
-            layer.num_batches_tracked += 1
-            part = 1 / layer.num_batches_tracked.item() if layer.momentum is None else layer.momentum
-            layer.running_mean.lerp_(mean, part)
-            layer.running_var.lerp_(var * n / (n - 1), part)
+        wide = x.float()
+        mean, var = _moments_over(wide, over, shape, team)
+        _follow(layer, mean, var, team.size * x.numel() // x.shape[1])
         y = (wide - mean.view(shape)) * (var + layer.eps).rsqrt().view(shape)
         return (y * layer.weight.view(shape) + layer.bias.view(shape) if layer.affine else y).to(x.dtype)
 
     return forward
 
-# %% ../../nbs/distillation/processes.ipynb #f0662df6
+# %% ../../nbs/distillation/processes.ipynb #101a3bca
 def check_norms(
     layers: list,  # BatchNorm layers of a network in training
 ):
     "`BadInput` for a kind that does more than normalise, whose work several processes could not share"
-    if odd := [
-        type(m).__name__ for m in layers if type(m).forward is not nn.modules.batchnorm._BatchNorm.forward
-    ]:
-        raise BadInput(
-            f'several processes cannot share layers of {odd[0]}; train this student in one process'
-        )
+    plain = nn.modules.batchnorm._BatchNorm.forward
+    if odd := [type(m).__name__ for m in layers if type(m).forward is not plain]:
+        message = f'several processes cannot share layers of {odd[0]}; train this student in one process'
+        raise BadInput(message)
 
-# %% ../../nbs/distillation/processes.ipynb #d82b6be5
+
 @contextmanager
 def norms_over(
     team: Team,  # processes that each see a part of every batch

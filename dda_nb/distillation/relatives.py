@@ -1,4 +1,4 @@
-"""TODO
+"""For each image another view of the same thing: a family is an inverted image and its variations
 
 Docs: https://dda-nb.github.io/dda_nb/distillation/relatives.html.md"""
 
@@ -9,9 +9,10 @@ __all__ = ['Relatives']
 
 # %% ../../nbs/distillation/relatives.ipynb #704559b4
 import torch
+from fastcore.basics import patch
 from ..bank.image_bank import ImageBank
 
-# %% ../../nbs/distillation/relatives.ipynb #a8fe0b76
+# %% ../../nbs/distillation/relatives.ipynb #09405037
 class Relatives:
     "For each image of a bank, another view of the same thing"
 
@@ -19,20 +20,22 @@ class Relatives:
         self,
         bank: ImageBank,  # parents and variations
     ):
-        n, dev = len(bank), bank.labels.device
-        self.family = torch.arange(n, device=dev)
+        n, device = len(bank), bank.labels.device
+        self.family = torch.arange(n, device=device)
         kid = torch.isin(bank.parent, bank.id).nonzero()[:, 0]
         self.family[kid] = bank.find(bank.parent[kid])
         self.order = self.family.argsort(stable=True)
         self.count = self.family.bincount(minlength=n)
         self.first = self.count.cumsum(0) - self.count
 
-    def draw(
-        self,
-        i: torch.Tensor,  # places in the bank, [B]
-        g: torch.Generator,  # on the bank's device
-    ) -> torch.Tensor:  # places of their relatives, [B]
-        "A member of each one's family"
-        f = self.family[i]
-        nth = (torch.rand(len(i), generator=g, device=g.device) * self.count[f]).long()
-        return self.order[self.first[f] + torch.minimum(nth, self.count[f] - 1)]
+# %% ../../nbs/distillation/relatives.ipynb #40959d74
+@patch
+def draw(
+    self: Relatives,
+    i: torch.Tensor,  # places in the bank, [B]
+    g: torch.Generator,  # on the bank's device
+) -> torch.Tensor:  # places of their relatives, [B]
+    "A member of each one's family"
+    f = self.family[i]
+    nth = (torch.rand(len(i), generator=g, device=g.device) * self.count[f]).long()
+    return self.order[self.first[f] + torch.minimum(nth, self.count[f] - 1)]
