@@ -1,4 +1,4 @@
-"""TODO
+"""Images that differ from each other
 
 Docs: https://dda-nb.github.io/dda_nb/synthesis/contrast.html.md"""
 
@@ -9,11 +9,12 @@ __all__ = ['info_nce', 'Contrastive']
 
 # %% ../../nbs/synthesis/contrast.ipynb #e64037b7
 import torch, torch.nn as nn, torch.nn.functional as F
+from fastcore.basics import patch
 from ..core.device import wide
 from ..data.views import random_crop
 from .terms import term
 
-# %% ../../nbs/synthesis/contrast.ipynb #d7eabd6e
+# %% ../../nbs/synthesis/contrast.ipynb #b7ef6db8
 def info_nce(
     a: torch.Tensor,  # unit vectors [B, D]
     b: torch.Tensor,  # the other views of the same images, [B, D]
@@ -23,10 +24,11 @@ def info_nce(
     "Cross entropy of finding each view's partner among all other views and the memory"
     both = torch.cat([a, b])
     near = both @ torch.cat([both, memory]).T / temperature
-    near = near.masked_fill(torch.eye(*near.shape, dtype=torch.bool, device=near.device), float('-inf'))
-    return F.cross_entropy(near, torch.arange(len(both), device=near.device).roll(len(a)))
+    itself = torch.eye(*near.shape, dtype=torch.bool, device=near.device)
+    partners = torch.arange(len(both), device=near.device).roll(len(a))
+    return F.cross_entropy(near.masked_fill(itself, float('-inf')), partners)
 
-# %% ../../nbs/synthesis/contrast.ipynb #004da213
+# %% ../../nbs/synthesis/contrast.ipynb #543fded5
 @term('alpha_cr', 'images differ from each other', 'Fang et al. 2021')
 class Contrastive(nn.Module):
     "`info_nce` of an image and a crop of it, through a projection head, against a memory of earlier batches"
@@ -49,22 +51,26 @@ class Contrastive(nn.Module):
         return cls(setup.teacher.n_features)
 
     def embed(self, features):
+        "Unit vectors [B, size] of the teacher's features [B, D]"
         return F.normalize(self.head(wide(features)), dim=1)
 
     def forward(self, seen):
         crop = random_crop(seen.images, self.scale, seen.g)
-        return info_nce(
-            self.embed(seen.t_features),
-            self.embed(seen.teacher.features(crop)[1]),
-            self.memory,
-            self.temperature,
-        )
+        crops = self.embed(seen.teacher.features(crop)[1])
+        return info_nce(self.embed(seen.t_features), crops, self.memory, self.temperature)
 
-    @torch.no_grad()
-    def after_batch(self, seen):
-        "Remember the images of a finished batch"
-        self.memory = torch.cat([self.embed(seen.t_features), self.memory])[: self.limit]
+# %% ../../nbs/synthesis/contrast.ipynb #00b5d3eb
+@patch
+@torch.no_grad()
+def after_batch(
+    self: Contrastive,
+    seen,  # the batch's images, looked at once more
+):
+    "Remember the images of a finished batch"
+    self.memory = torch.cat([self.embed(seen.t_features), self.memory])[: self.limit]
 
-    def load_state_dict(self, state, strict=True):
-        self.memory = torch.empty_like(state['memory'], device=self.memory.device)
-        return super().load_state_dict(state, strict)
+
+@patch
+def load_state_dict(self: Contrastive, state, strict=True):
+    self.memory = torch.empty_like(state['memory'], device=self.memory.device)
+    return nn.Module.load_state_dict(self, state, strict)
