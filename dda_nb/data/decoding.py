@@ -70,7 +70,7 @@ def _column_names(there, where):
         raise BadInput(f'{where}: expected {expected}, found {", ".join(there)}')
     return names
 
-
+# %% ../../nbs/data/decoding.ipynb #e2eca266
 def _read_rows(rows, image, label, where):
     "(encoded picture, label) of each"
     from datasets import Image
@@ -125,7 +125,7 @@ def _eight_bits(picture):
         raise ValueError('32 bits a pixel')
     return picture.convert('L' if picture.mode in ('L', 'LA', '1') else 'RGB')
 
-
+# %% ../../nbs/data/decoding.ipynb #3f714088
 def decode(
     picture,  # bytes or path
     side: int,  # pixels that it is resized and cropped to; 0 leaves it
@@ -141,7 +141,7 @@ def decode(
     except Exception as e:
         return e
 
-# %% ../../nbs/data/decoding.ipynb #ce196031
+# %% ../../nbs/data/decoding.ipynb #8b66fe56
 def _refuse_damaged(encoded, arrays, where):
     "`BadInput` if there is an exception among the arrays"
     damaged = [i for i, a in enumerate(arrays) if isinstance(a, Exception)]
@@ -153,7 +153,7 @@ def _refuse_damaged(encoded, arrays, where):
     example = f'such as {called} ({type(arrays[i]).__name__})'
     raise BadInput(f'{where}: {problem}, {example}; corrupt=skip leaves them out')
 
-
+# %% ../../nbs/data/decoding.ipynb #ce196031
 def _refuse_sizes(arrays, where):
     "`BadInput` if the arrays are not of one size"
     sizes = sorted({a.shape[:2] for a in arrays})

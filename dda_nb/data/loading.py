@@ -45,7 +45,7 @@ def _sources(kind, place):
             raise BadInput(f'{place}: no {split} split; expected {expected}, found {have}')
     return {split: there[name] for split, name in chosen.items()}
 
-
+# %% ../../nbs/data/loading.ipynb #ed0c1390
 def _title(kind, place):
     "What to call the data set"
     if kind == 'hub':
@@ -61,7 +61,7 @@ def _stamp(source):
     rows = [(str(f.relative_to(source)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return [repr(rows).encode()]
 
-
+# %% ../../nbs/data/loading.ipynb #8c835205
 def _mark(sources, *how):
     "A checksum of both splits and of how they are decoded; the 2 stands for `decode` itself"
     h = hashlib.blake2b(repr((2, *how)).encode(), digest_size=8)
@@ -98,7 +98,7 @@ def read_names(
         raise MissingFile(f'{path}: the file of class names cannot be read ({e.strerror})') from None
     return [line.strip() for line in lines if line.strip()]
 
-
+# %% ../../nbs/data/loading.ipynb #109155c9
 def _counted(labels, where):
     "Classes that have no names: 0, 1, ... without a gap"
     there = sorted({y for y in labels if isinstance(y, int)})
@@ -115,7 +115,7 @@ def _class_names(place, encoded, given):
         raise BadInput(f'{place}: {len(given)} class names for {len(classes)} classes')
     return given or classes
 
-
+# %% ../../nbs/data/loading.ipynb #a72d35c8
 def _to_split(encoded, arrays, places, channels, classes, where):
     labels = label_numbers(encoded, places, len(classes), where)
     return Split(stack_images(arrays, channels), labels)
@@ -150,7 +150,7 @@ def _to_cache(file, data):
     about = dict(name=data.name, classes=data.classes, skipped=data.skipped, mark=data.mark)
     save_tree(file, tensors | about | dict(stats=data.moments()))
 
-
+# %% ../../nbs/data/loading.ipynb #9ee81bc1
 def _from_cache(file):
     t = load_tree(file)
     splits = (Split(t[f'{k}_images'], t[f'{k}_labels']) for k in SPLITS)
@@ -169,7 +169,14 @@ def _cached(name, build):
             _to_cache(file, build())
         return _from_cache(file)
 
-# %% ../../nbs/data/loading.ipynb #fie1d934
+# %% ../../nbs/data/loading.ipynb #d6aa0641
+def _plain_digits(side, class_names):
+    if side not in (0, 8) or class_names:
+        fixed = 'the digits are 8 pixels wide and are called 0 to 9'
+        raise BadInput(f'{fixed}; side and class_names are for other data')
+    return _cached(f'digits-{version("scikit-learn")}', digits)
+
+# %% ../../nbs/data/loading.ipynb #fie1d817
 def parse_data(
     text: str,  # as `check_data` takes it, or none
 ) -> str:
@@ -200,14 +207,7 @@ class DataFields:
         '', "file with the name of a class in each line; empty is the data's own names", parse=absolute
     )
 
-# %% ../../nbs/data/loading.ipynb #ebbab64e
-def _plain_digits(side, class_names):
-    if side not in (0, 8) or class_names:
-        fixed = 'the digits are 8 pixels wide and are called 0 to 9'
-        raise BadInput(f'{fixed}; side and class_names are for other data')
-    return _cached(f'digits-{version("scikit-learn")}', digits)
-
-
+# %% ../../nbs/data/loading.ipynb #8b68b149
 def load_data(
     name: str = DataFields.data,  # what kind it is and where, see `check_data`
     side: int = DataFields.side,  # pixels that images are resized and cropped to; 0 leaves them

@@ -67,7 +67,7 @@ def _moments(images):
     var = (counts * (values - mean[:, None]) ** 2).sum(1) / (n - 1)
     return [mean.tolist(), var.sqrt().tolist()]
 
-
+# %% ../../nbs/data/sets.ipynb #b91131b5
 @patch
 def moments(self: Data) -> list:
     "Mean and standard deviation of each channel of the training images, in [0, 1]"
@@ -80,7 +80,7 @@ COLUMNS = dict(images=('img', 'image'), labels=('label', 'fine_label'))
 SPLITS = dict(train=('train',), test=('test', 'valid', 'validation', 'val'))
 HUB = {'cifar10': 'uoft-cs/cifar10', 'cifar100': 'uoft-cs/cifar100', 'tiny-imagenet': 'zh-plus/tiny-imagenet'}
 
-
+# %% ../../nbs/data/sets.ipynb #1a86f8b4
 def check_data(
     name: str,  # as `load_data` takes it
 ) -> tuple:  # kind and place

@@ -18,7 +18,7 @@ def to_float(
     "Images as floats"
     return images.float() / 255
 
-
+# %% ../../nbs/data/views.ipynb #e37dc39f
 def to_uint8(
     images: torch.Tensor,  # float in [0, 1]; what lies outside is cut off
 ) -> torch.Tensor:  # uint8
@@ -44,7 +44,11 @@ def crop(
     rows, cols = _weights(top, height, x.shape[2]), _weights(left, width, x.shape[3])
     return rows[:, None].to(x.dtype) @ x @ cols[:, None].mT.to(x.dtype)
 
-# %% ../../nbs/data/views.ipynb #fie1d293
+# %% ../../nbs/data/views.ipynb #50090043
+def _uniform(n, low, high, g):
+    return torch.rand(n, generator=g, device=g.device) * (high - low) + low
+
+# %% ../../nbs/data/views.ipynb #fie1d722
 @fields_of('run')
 class ViewFields:
     "How networks look at images, in every stage"
@@ -52,11 +56,7 @@ class ViewFields:
     shift: int = field(1, 'random shift in pixels wherever a network looks at an image')
     flip: bool = field(False, 'random mirroring, for images where left and right are alike')
 
-# %% ../../nbs/data/views.ipynb #b0902f02
-def _uniform(n, low, high, g):
-    return torch.rand(n, generator=g, device=g.device) * (high - low) + low
-
-
+# %% ../../nbs/data/views.ipynb #97e4be87
 def random_shift(
     x: torch.Tensor,  # images [B, C, H, W]
     pixels: int,  # largest shift in each direction; 0 leaves the images as they are

@@ -44,7 +44,7 @@ def _check_head(model, there, state, source):
         classes = f'{len(model.classes)}: {", ".join(map(str, model.classes[:10]))}'
         raise BadInput(f'{source}: weights for {len(state[heads[0]])} classes, but there are {classes}')
 
-
+# %% ../../nbs/models/checkpoints.ipynb #465ac63b
 def _misfit(name, there, state):
     "What does not fit about the tensor of this name, in words; None if it does"
     if name not in state:

@@ -25,7 +25,7 @@ def linear_layers(
     "Its linear layers"
     return {name: m for name, m in net.named_modules() if isinstance(m, nn.Linear)}
 
-
+# %% ../../nbs/models/classifier.ipynb #51b4a4b2
 def _check_parts(name, net, classes, shape, moments):
     "`BadInput` unless these go together"
     for k, v in moments.items():
@@ -37,7 +37,7 @@ def _check_parts(name, net, classes, shape, moments):
     if layers[-1].out_features != len(classes):
         raise BadInput(f'{name}: it has {layers[-1].out_features} outputs for {len(classes)} classes')
 
-
+# %% ../../nbs/models/classifier.ipynb #d7b0bf55
 class Classifier(nn.Module):
     "A network with its classes, image shape and normalisation; takes images in [0, 1]"
 
@@ -66,7 +66,7 @@ def moments(self: Classifier) -> tuple:
     "Mean and standard deviation of each channel that it normalises with, as `Data.moments`"
     return self.mean.flatten().tolist(), self.std.flatten().tolist()
 
-
+# %% ../../nbs/models/classifier.ipynb #17e28307
 def new_classifier(
     name: str,  # of the network, see `make_net`
     like,  # whatever has `classes`, `shape`: data, or another classifier
@@ -90,7 +90,7 @@ def n_features(self: Classifier) -> int:
     "How many features enter the head"
     return self.head.in_features
 
-
+# %% ../../nbs/models/classifier.ipynb #298d7631
 @patch
 def features(
     self: Classifier,
@@ -104,7 +104,7 @@ def features(
     finally:
         hook.remove()
 
-# %% ../../nbs/models/classifier.ipynb #e3c44bc4
+# %% ../../nbs/models/classifier.ipynb #6982eab7
 @patch
 @contextmanager
 def looked_at(self: Classifier):
@@ -118,7 +118,7 @@ def looked_at(self: Classifier):
         for m, mode in zip(self.modules(), modes):
             m.training = mode
 
-
+# %% ../../nbs/models/classifier.ipynb #e3c44bc4
 @patch
 def frozen(self: Classifier) -> Classifier:
     "Itself, in evaluation mode and without gradients for its weights"

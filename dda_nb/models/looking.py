@@ -94,15 +94,17 @@ class Eye:
             copy = _Copy(net, speed, statistics)
             self._copy = compiled(copy.forward) if speed.compiled else copy
 
-    def features(
-        self,
-        x: torch.Tensor,  # images in [0, 1], [B, C, H, W]
-    ) -> tuple:  # logits [B, K], features in front of the head [B, D]
-        "Logits and features"
-        if self._copy:
-            return self._copy(x)[:2]
-        with self.speed.autocast(x.device):
-            return self.net.features(self.speed.arrange(x))
+# %% ../../nbs/models/looking.ipynb #82b06095
+@patch
+def features(
+    self: Eye,
+    x: torch.Tensor,  # images in [0, 1], [B, C, H, W]
+) -> tuple:  # logits [B, K], features in front of the head [B, D]
+    "Logits and features"
+    if self._copy:
+        return self._copy(x)[:2]
+    with self.speed.autocast(x.device):
+        return self.net.features(self.speed.arrange(x))
 
 # %% ../../nbs/models/looking.ipynb #d20f5b31
 def _not_asked_for():
@@ -140,7 +142,7 @@ def steady_averages(
         for m, momentum in zip(layers, momenta):
             m.momentum = momentum
 
-
+# %% ../../nbs/models/looking.ipynb #39adea15
 @patch
 def aside(
     self: Eye,

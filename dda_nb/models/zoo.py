@@ -19,7 +19,7 @@ def _conv(c_in, c_out, size, stride=1):
     "A convolution that keeps the sides, or halves them with stride 2; BatchNorm after it has the bias"
     return nn.Conv2d(c_in, c_out, size, stride, size // 2, bias=False)
 
-
+# %% ../../nbs/models/zoo.ipynb #6f2fd64f
 class Block(nn.Module):
     "Two 3×3 convolutions with BatchNorm and a shortcut around them"
 
@@ -50,7 +50,7 @@ def _stages(block, n, c_in, widths):
             c_in = c_out
     return blocks
 
-
+# %% ../../nbs/models/zoo.ipynb #afff40c3
 def resnet(
     depth: int,  # 6n + 2: 8, 14, 20, 32, 44, 56, 110
     width: float = 1.0,  # times 16, 32 and 64 channels
@@ -123,7 +123,7 @@ def big_resnet(
     net.conv1, net.maxpool = nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.Identity()
     return net
 
-
+# %% ../../nbs/models/zoo.ipynb #f1ae726f
 _MOBILE = [  # expansion, channels, blocks, stride
     [1, 16, 1, 1],
     [6, 24, 2, 1],
@@ -178,7 +178,7 @@ def _timm_net(name, channels, classes):
     nearest(name, timm.list_models(), 'network of timm')
     return timm.create_model(name, num_classes=classes, in_chans=channels)
 
-
+# %% ../../nbs/models/zoo.ipynb #ac0572bd
 def library_net(
     name: str,  # `timm:NAME` or `torchvision:NAME`
     channels: int = 3,  # of the images
@@ -220,7 +220,7 @@ _NETWORKS = {  # pattern → made of the match, the images' channels and the num
     r'(?:timm|torchvision):.+': lambda m, c, k: library_net(m[0], c, k),
 }
 
-
+# %% ../../nbs/models/zoo.ipynb #96d8484a
 def make_net(
     name: str,  # such as `resnet8x0.5`, `resnet34`, `wrn40_2`, `vgg11`, `mobilenetv2`, `timm:NAME`
     channels: int = 1,  # of the images

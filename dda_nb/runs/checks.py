@@ -21,7 +21,8 @@ from ..synthesis.terms import needs_of, synthesis_terms
 from ..synthesis.generators import NoisyGenerator, clip_vectors, new_parametrisation
 from ..synthesis.student_aware import auxiliary_task
 from ..synthesis.methods import check_teacher, check_warmup, working_methods
-from ..augmentation.pixel import PixelPrior, unet_levels
+from ..augmentation.unet import unet_levels
+from ..augmentation.pixel import PixelPrior
 from ..augmentation.opening import PRIOR_OPTIONS, check_options, check_prior, prior_folder
 from ..distillation.processes import check_norms
 from .amounts import rounds_of, steps_of_batch
