@@ -35,7 +35,7 @@ def command_of(
     c: Config,  # any
 ) -> str:
     "A command line that makes this configuration"
-    usual, values = make_config(c.preset, plugins=c.plugins or None).plain(), _as_words(c)
+    usual, values = make_config(c.preset).plain(), _as_words(c)
     given = [k for k, v in c.plain().items() if v != usual[k]]
     return shlex.join(['dda_run', c.preset, *(f'{k}={values[k]}' for k in given)])
 
