@@ -1,4 +1,4 @@
-"""TODO
+"""What makes two images comparable: a network turns each into a vector of length 1
 
 Docs: https://dda-nb.github.io/dda_nb/filtering/embedders.html.md"""
 
@@ -8,6 +8,7 @@ Docs: https://dda-nb.github.io/dda_nb/filtering/embedders.html.md"""
 __all__ = ['TeacherEmbedder', 'ClipEmbedder', 'EmbedderChoice', 'parse_embedder', 'open_embedder']
 
 # %% ../../nbs/filtering/embedders.ipynb #e3058b16
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from ..data.views import to_float
 from ..models.classifier import Classifier
 from ..models.clip import load_clip
 
-# %% ../../nbs/filtering/embedders.ipynb #c85c50a6
+# %% ../../nbs/filtering/embedders.ipynb #8975ea1a
 class TeacherEmbedder:
     "The teacher's penultimate features, as unit vectors"
 
@@ -29,11 +30,11 @@ class TeacherEmbedder:
         teacher: Classifier,  # frozen
         batch: int = 1024,  # images at a time
     ):
-        self.teacher, self.batch, self.name = (
-            teacher,
-            batch,
-            f'teacher {checksum(teacher.net.state_dict(), str(teacher.moments()))}',
-        )
+        self.teacher, self.batch = teacher, batch
+        self.name = f'teacher {checksum(teacher.net.state_dict(), str(teacher.moments()))}'
+
+    def _features(self, images):
+        return F.normalize(self.teacher.features(to_float(images))[1].float(), dim=1)
 
     @torch.no_grad()
     def embed(
@@ -42,36 +43,32 @@ class TeacherEmbedder:
     ) -> torch.Tensor:  # float32 [N, D], unit length
         "Embed many images"
         with autocast(images.device):
-            return torch.cat(
-                [
-                    F.normalize(self.teacher.features(to_float(x))[1].float(), dim=1)
-                    for x in images.split(self.batch)
-                ]
-            )
+            return torch.cat([self._features(x) for x in images.split(self.batch)])
 
-# %% ../../nbs/filtering/embedders.ipynb #8975ea1a
+# %% ../../nbs/filtering/embedders.ipynb #6506a167
+def _clip_steps(tower):
+    "What OpenCLIP does to a picture: steps of resizing and cutting, and one that scales"
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    return image_transform_v2(PreprocessCfg(**tower.preprocess_cfg), is_train=False).transforms
+
+
 class ClipEmbedder:
     "OpenCLIP's image tower, as unit vectors"
 
     def __init__(
         self,
         model: str,  # an architecture that OpenCLIP knows, or a folder where it saved a model
-        weights: str = '',  # a pretrained tag, or a file of weights, which is read without running code; nothing for a folder
+        weights: str = '',  # a pretrained tag, or a file, read without running code; none for a folder
         device='cpu',  # where it runs
     ):
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
         self.net = deepcopy(load_clip(model, weights)).to(device)  # the loaded one stays where it is
-        self.name = f'clip {model}@{weights} {checksum(self.net.visual.state_dict(), str(self.net.visual.preprocess_cfg))}'
-        *self.shape, self.scale = image_transform_v2(
-            PreprocessCfg(**self.net.visual.preprocess_cfg), is_train=False
-        ).transforms
-        side = self.net.visual.image_size
-        self.pieces = Pieces(
-            piece_size(
-                device, 4 * 400 * (side[0] * side[1] if isinstance(side, (tuple, list)) else side**2), 256
-            )
-        )
+        tower = self.net.visual
+        self.name = f'clip {model}@{weights} {checksum(tower.state_dict(), str(tower.preprocess_cfg))}'
+        *self.shape, self.scale = _clip_steps(tower)
+        side = tower.image_size
+        pixels = math.prod(side) if isinstance(side, (tuple, list)) else side**2
+        self.pieces = Pieces(piece_size(device, 4 * 400 * pixels, 256))
 
     def prepare(
         self,

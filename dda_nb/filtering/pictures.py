@@ -1,4 +1,4 @@
-"""TODO
+"""What a threshold keeps and drops, in a histogram and in images
 
 Docs: https://dda-nb.github.io/dda_nb/filtering/pictures.html.md"""
 
@@ -10,51 +10,44 @@ __all__ = ['show_similarity', 'kept_and_dropped']
 # %% ../../nbs/filtering/pictures.ipynb #c8c774fd
 import torch
 from ..bank.image_bank import ImageBank
-from ..bank.pictures import tile
+from ..bank.pictures import name_rows, tile
 
-# %% ../../nbs/filtering/pictures.ipynb #e0ff96bd
+# %% ../../nbs/filtering/pictures.ipynb #be8629c8
 def show_similarity(
     kids: ImageBank,  # variations with `similarity`
     omega: float,  # drawn in
-    holds=None,  # bool [N]: whether the teacher sees the parent's class
-    ax=None,  # matplotlib axes
+    holds=None,  # bool [N]: whether the teacher sees the parent's class; None draws all alike
+    ax=None,  # matplotlib axes; None makes new ones
     omega_max: float = 1.0,  # drawn in, if below 1
 ):  # matplotlib axes
     "Histogram of the similarities with ω drawn in"
     import matplotlib.pyplot as plt
 
-    ax = ax or plt.subplots(figsize=(5, 2.4))[1]
-    near, holds = (
-        kids.similarity.cpu(),
-        torch.ones(len(kids), dtype=torch.bool) if holds is None else holds.cpu(),
-    )
-    ax.hist(
-        [near[holds], near[~holds]],
-        bins=40,
-        stacked=True,
-        label=["teacher sees the parent's class", 'another class'],
-        color=['C0', 'C3'],
-    )
-    ax.axvline(
-        omega, color='black', ls='--', label=f'ω = {omega:.2f}, keeps {(near >= omega).float().mean():.0%}'
-    )
+    ax = ax or plt.subplots(figsize=(7, 3.2), layout='constrained')[1]
+    near = kids.similarity.cpu()
+    holds = torch.ones(len(kids), dtype=torch.bool) if holds is None else holds.cpu()
+    names, kept = ["teacher sees the parent's class", 'another class'], (near >= omega).float().mean()
+    ax.hist([near[holds], near[~holds]], bins=40, stacked=True, label=names, color=['C0', 'C3'])
+    ax.axvline(omega, color='black', ls='--', label=f'ω = {omega:.2f}, keeps {kept:.0%}')
     if omega_max < 1:
         ax.axvline(omega_max, color='grey', ls='--', label=f'at most {omega_max:.2f}')
-    ax.set(xlabel='cosine similarity to the parent', ylabel='variations')
-    ax.legend(fontsize=7)
+    ax.set(xlabel='cosine similarity to the parent', ylabel='variations', title='How similar variations are')
+    ax.legend(fontsize=9)
     return ax
 
-# %% ../../nbs/filtering/pictures.ipynb #be8629c8
+# %% ../../nbs/filtering/pictures.ipynb #f741454c
 def kept_and_dropped(
     kids: ImageBank,  # variations with `similarity`
     bank: ImageBank,  # holds their parents
     omega: float,  # the threshold
     n: int = 20,  # of each kind
 ):  # a PIL image
-    "Rows: parents and variations that are kept, then parents and variations that are dropped, by falling similarity"
-    order, rows = kids.similarity.argsort(descending=True), []
-    for group in (order[kids.similarity[order] >= omega], order[kids.similarity[order] < omega]):
+    "Kept variations below their parents, then dropped ones below theirs, by falling similarity"
+    order, rows, names = kids.similarity.argsort(descending=True), [], []
+    keep = kids.similarity[order] >= omega
+    for name, group in (('kept', order[keep]), ('dropped', order[~keep])):
         if len(group):
             some = kids[group[torch.linspace(0, len(group) - 1, n).long()]]
             rows += [bank.images[bank.find(some.parent)], some.images]
-    return tile(torch.cat(rows), n, 24)
+            names += ['parent', name]
+    return name_rows(tile(torch.cat(rows), n, 32), names, f'Kept and dropped at omega = {omega:.2f}')

@@ -1,4 +1,4 @@
-"""TODO
+"""Step 2, second half: keep the variations that stay close
 
 Docs: https://dda-nb.github.io/dda_nb/filtering/threshold.html.md"""
 
@@ -47,7 +47,7 @@ def choose_omega(
     "ω as a number"
     return parse_omega(omega).choose(kids.similarity, holds, views)
 
-# %% ../../nbs/filtering/threshold.ipynb #8b908729
+# %% ../../nbs/filtering/threshold.ipynb #995f6116
 def same_class(
     teacher: Classifier,  # frozen
     kids: ImageBank,  # variations
@@ -55,7 +55,7 @@ def same_class(
     "Whether the teacher sees the class that each image was made for"
     return predict(teacher, kids.images).argmax(1) == kids.labels
 
-# %% ../../nbs/filtering/threshold.ipynb #995f6116
+
 def within(
     kids: ImageBank,  # variations with `similarity`
     omega: float,  # least similarity
