@@ -176,7 +176,7 @@ def _plain_digits(side, class_names):
         raise BadInput(f'{fixed}; side and class_names are for other data')
     return _cached(f'digits-{version("scikit-learn")}', digits)
 
-# %% ../../nbs/data/loading.ipynb #fie1d817
+# %% ../../nbs/data/loading.ipynb #8378a14b
 def parse_data(
     text: str,  # as `check_data` takes it, or none
 ) -> str:

@@ -21,10 +21,14 @@ from ..core.errors import MissingFile, nearest, why_not
 class Split(NamedTuple):
     "Images of one split and their labels"
 
-    images: torch.Tensor  # uint8 [N, C, H, W]
-    labels: torch.Tensor  # int64 [N]
+    images: torch.Tensor  # uint8 [N, C, H, W], grey or RGB
+    labels: torch.Tensor  # int64 [N], numbers of classes
 
-    def to(self, device):
+    def to(
+        self,
+        device,  # where the tensors are wanted
+    ) -> 'Split':
+        "The same split on another device"
         return Split(self.images.to(device), self.labels.to(device))
 
 # %% ../../nbs/data/sets.ipynb #ee5f449d

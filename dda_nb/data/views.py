@@ -48,7 +48,7 @@ def crop(
 def _uniform(n, low, high, g):
     return torch.rand(n, generator=g, device=g.device) * (high - low) + low
 
-# %% ../../nbs/data/views.ipynb #fie1d722
+# %% ../../nbs/data/views.ipynb #589acfa8
 @fields_of('run')
 class ViewFields:
     "How networks look at images, in every stage"
