@@ -1,11 +1,11 @@
-"A run that is killed at any moment and started again gives the same student, and repeats nothing that was finished"
+"A run that is killed at any moment and started again gives the same student, and repeats nothing finished"
 
 import json, os, random, signal, subprocess, time
 
 import pytest, torch
 from safetensors.torch import load_file
 
-from conftest import BIN
+from conftest import BIN, until
 
 SLOW = [
     'smoke',
@@ -15,61 +15,87 @@ SLOW = [
     'distill_steps=600',
     'teacher_epochs=6',
 ]
+ROUNDS = ['method=csd', 'copies=0']  # the second half of the images is made while the student learns
+FINISHED = [
+    'student.safetensors',
+    'variations.safetensors',
+    'bank.safetensors',
+    'prior/training.json',
+    *(f'bank.{i:04d}.safetensors' for i in range(6)),
+]
 
 
 def outputs(out):
     "Files of finished stages and parts, by name and time"
-    names = [
-        'student.safetensors',
-        'variations.safetensors',
-        'bank.safetensors',
-        'prior/training.json',
-        *[f'bank.{i:04d}.safetensors' for i in range(6)],
-    ]
-    return {n: (out / n).stat().st_mtime_ns for n in names if (out / n).exists()}
+    return {name: (out / name).stat().st_mtime_ns for name in FINISHED if (out / name).exists()}
 
 
 def start(out, cache, *more):
     said = open(f'{out}.said', 'a')
-    return subprocess.Popen(
-        [BIN / 'dda_run', *SLOW, '--out', out, *more],
-        env=os.environ | {'XDG_CACHE_HOME': str(cache)},
-        stdout=said,
-        stderr=said,
-    )
+    command = [BIN / 'dda_run', *SLOW, '--out', out, *more]
+    env = os.environ | {'XDG_CACHE_HOME': str(cache)}
+    return subprocess.Popen(command, env=env, stdout=said, stderr=said)
 
 
 def finish(out, cache, *more):
     assert start(out, cache, *more).wait(timeout=250) == 0, open(f'{out}.said').read()[-2000:]
 
 
+def kill_when_there(file, run):
+    "Kill a run as soon as it has written this file"
+    until(lambda: file.exists() or run.poll() is not None)
+    assert file.exists(), f'the run ended with {run.returncode}, without {file.name}'
+    kill(run)
+
+
+def kill(run):
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+
+
+def log_size(out):
+    log = out / 'log.jsonl'
+    return log.stat().st_size if log.exists() else 0
+
+
+def log_line(out, place):
+    "The line of the log that begins there"
+    with open(out / 'log.jsonl') as f:
+        f.seek(place)
+        return json.loads(f.readline())
+
+
+def check_untouched(before, after):
+    "What was finished before a kill is as it was, or has gone into the whole"
+    for name, when in before.items():
+        if name == 'variations.safetensors':
+            assert name in after  # the filter adds the similarities
+        elif name.startswith('bank.0'):
+            assert after.get(name, when) == when and (name in after or 'bank.safetensors' in after)
+        else:
+            assert after.get(name) == when
+
+
 def kill_once(out, cache, wait, *more):
-    "Start the command and kill it `wait` seconds after it began to compute; the step it began at, or None if it finished before"
-    log, before = out / 'log.jsonl', outputs(out)
-    size = log.stat().st_size if log.exists() else 0
+    """Start the command and kill it `wait` seconds after it began to compute
+
+    The step that it began at, or None if it finished before."""
+    before, size = outputs(out), log_size(out)
     run = start(out, cache, *more)
-    while run.poll() is None and not (log.exists() and log.stat().st_size > size):
+    while run.poll() is None and log_size(out) == size:
         time.sleep(0.02)
     time.sleep(wait)
     if run.poll() is not None:
         return None
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    kept = outputs(out)
-    for name, when in before.items():  # what was finished before is untouched, or has gone into the whole
-        if name == 'variations.safetensors':
-            assert name in kept  # the filter adds the similarities
-        elif name.startswith('bank.0'):
-            assert kept.get(name, when) == when and (name in kept or 'bank.safetensors' in kept)
-        else:
-            assert kept.get(name) == when
-    with open(log) as f:
-        f.seek(size)
-        return json.loads(f.readline())['step']
+    kill(run)
+    check_untouched(before, outputs(out))
+    return log_line(out, size)['step']
 
 
 def kill_at_random(folder, n, seed, longest, *more):
-    "Kill a run n times, in a new folder whenever one finishes before; the folders, all finished, and the steps at which runs went on"
+    """Kill a run n times, in a new folder whenever one finishes before
+
+    The folders, all finished in the end, and the steps at which runs went on."""
     draw, folders, steps = random.Random(seed), [folder / '0'], []
     while len(steps) < n:
         step = kill_once(folders[-1], folder / 'cache', draw.uniform(0, longest), *more)
@@ -81,10 +107,6 @@ def kill_at_random(folder, n, seed, longest, *more):
     return folders, steps
 
 
-def student(out):
-    return load_file(out / 'student.safetensors')
-
-
 @pytest.fixture(scope='module')
 def unharmed(tmp_path_factory):
     "The folder of a run that nobody killed"
@@ -93,23 +115,55 @@ def unharmed(tmp_path_factory):
     return folder / 'run'
 
 
-def check_same(a, b):
-    a, b = student(a), student(b)
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+def check_same(a, b, name='student'):
+    "The same tensors in both folders"
+    a, b = (load_file(out / f'{name}.safetensors') for out in (a, b))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k].nan_to_num(), b[k].nan_to_num()) for k in a)  # NaN is what was not measured
 
 
 def test_ten_kills(unharmed, tmp_path):
     folders, steps = kill_at_random(tmp_path, 10, 0, 4.0, '--no-notebook')
     for out in folders:
         check_same(out, unharmed)
-        assert not list(out.glob('*.ckpt')) and not list(out.glob('bank.0*')) and not list(out.glob('*.part'))
-    assert (
-        len(steps) == 10 and sum(s > 0 for s in steps) > 1
-    )  # runs went on in the middle of a stage, not only between stages
+        assert not any(list(out.glob(left)) for left in ('*.ckpt', 'bank.0*', '*.part'))
+    assert len(steps) == 10
+    assert sum(s > 0 for s in steps) > 1  # runs went on in the middle of a stage, not only between stages
+
+
+def test_a_batch_of_synthesis_goes_on_where_it_stood(tmp_path):
+    "All images are one batch here, of which only the state on the way is there when the run is killed"
+    out, words = tmp_path / 'run', ('synth_batch=60', 'synth_steps=100000', '--no-notebook')
+    run = start(out, tmp_path / 'cache', *words)
+    kill_when_there(out / 'bank.ckpt', run)
+    assert not list(out.glob('bank.*safetensors'))
+    size = log_size(out)
+    run = start(out, tmp_path / 'cache', *words)
+    until(lambda: log_size(out) > size or run.poll() is not None)
+    kill(run)
+    line = log_line(out, size)
+    assert line['stage'] == 'synthesize' and 0 < line['step'] < line['total'] == 100000
+
+
+def test_a_kill_in_rounds(tmp_path):
+    "The images from before the student began stay, and those that are made with it go on with it"
+    whole, out, cache = tmp_path / 'whole', tmp_path / 'run', tmp_path / 'cache'
+    finish(whole, cache, *ROUNDS, '--no-notebook')
+    run = start(out, cache, *ROUNDS, '--no-notebook')
+    kill_when_there(out / 'distill.ckpt', run)
+    before, size = outputs(out), log_size(out)
+    assert 'bank.safetensors' in before and 'student.safetensors' not in before
+    assert not (out / 'pool.safetensors').exists()
+    finish(out, cache, *ROUNDS, '--no-notebook')
+    assert outputs(out)['bank.safetensors'] == before['bank.safetensors']
+    line = log_line(out, size)
+    assert line['stage'] == 'distill' and line['step'] > 0
+    for name in ('student', 'bank', 'pool'):
+        check_same(out, whole, name)
 
 
 def test_kills_of_the_notebook_command(unharmed, tmp_path):
-    "The kernel outlives the command for a moment; the next command waits for it or finds it, and never races it"
+    "The kernel outlives the command for a moment; the next one waits for it or finds it, and never races it"
     folders, _ = kill_at_random(tmp_path, 2, 1, 2.0)
     for out in folders:
         check_same(out, unharmed)

@@ -7,90 +7,77 @@ import torch
 from dda_nb.bank import ImageBank
 from dda_nb.distillation import KL, distill, load_student
 from dda_nb.models import new_classifier
-from dda_nb.pipeline import Run, read_config, read_results
+from dda_nb.runs import Run, read_config, read_results
 
 WORDS = ['-m', 'dda_nb.runs', 'smoke', 'streams=2', 'teacher_seed=5', '--no-notebook', '--out']
 
 
+def call(*words):
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
+
+
 def launch(n, out, *more):
-    return subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', str(n), *WORDS, out, *more],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return call('-m', 'torch.distributed.run', '--nproc_per_node', str(n), *WORDS, out, *more)
 
 
 def distance(a, b):
-    return max(
-        (x.double() - y.double()).abs().max().item()
-        for x, y in zip(a.state_dict().values(), b.state_dict().values())
-    )
+    "The largest difference of two numbers in two networks"
+    pairs = zip(a.state_dict().values(), b.state_dict().values())
+    return max((x.double() - y.double()).abs().max().item() for x, y in pairs)
+
+
+def student_from(nudge, teacher, images, c):
+    "A student of this run whose first weights are larger by this part"
+    net = new_classifier(c.student, teacher, teacher.moments(), c.seed)
+    with torch.no_grad():
+        for p in net.parameters():
+            p *= 1 + nudge
+    terms = [(1.0, KL(c.temperature))]
+    how = dict(batch=c.distill_batch, lr=c.distill_lr, shift=c.shift, flip=c.flip, seed=c.seed)
+    return distill(net, teacher, images, terms, c.distill_steps, **how).student
 
 
 def rounding(folder):
     "How far apart two students end whose first weights differ in the last bit, all else as in this run"
     c = read_config(folder)
     run = Run(c, folder)
-    teacher = run.teacher()
-    images = run.images()
+    teacher, images = run.teacher(), run.images()
     run.lock.release()
+    return distance(*(student_from(nudge, teacher, images, c) for nudge in (0.0, 2**-23)))
 
-    def student(nudge):
-        net = new_classifier(c.student, teacher, teacher.moments(), c.seed)
-        with torch.no_grad():
-            for p in net.parameters():
-                p *= 1 + nudge
-        return distill(
-            net,
-            teacher,
-            images,
-            [(1.0, KL(c.temperature))],
-            c.distill_steps,
-            batch=c.distill_batch,
-            lr=c.distill_lr,
-            shift=c.shift,
-            flip=c.flip,
-            seed=c.seed,
-        ).student
 
-    return distance(student(0.0), student(2**-23))
+def file_names(folder):
+    return sorted(f.name for f in folder.iterdir() if f.is_file())
+
+
+def check_same_images(one, two):
+    columns = zip(*(ImageBank.load(file).columns().items() for file in (one, two)))
+    for (name, a), (_, b) in columns:
+        assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
-    one = subprocess.run(
-        [sys.executable, *WORDS, tmp_path / 'one'], capture_output=True, text=True, timeout=300
-    )
-    two = launch(2, tmp_path / 'two')
-    assert one.returncode == two.returncode == 0, two.stderr
-    assert two.stdout.count('teacher_acc') == 1  # one reports
-    assert (read_results(tmp_path / 'one')['processes'], read_results(tmp_path / 'two')['processes']) == (
-        1,
-        2,
-    )
-    for name in ('bank', 'variations'):
-        a, b = (ImageBank.load(tmp_path / k / f'{name}.safetensors') for k in ('one', 'two'))
-        assert all(
-            torch.equal(x.nan_to_num(), y.nan_to_num())
-            for x, y in zip(a.columns().values(), b.columns().values())
-        ), name
-    gap, tolerance = (
-        distance(*(load_student(tmp_path / k) for k in ('one', 'two'))),
-        10 * rounding(tmp_path / 'one'),
-    )
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    alone, both = call(*WORDS, one), launch(2, two)
+    assert alone.returncode == both.returncode == 0, alone.stderr + both.stderr
+    assert both.stdout.count('teacher_acc') == 1  # one reports
+    assert [read_results(folder)['processes'] for folder in (one, two)] == [1, 2]
+    for name in ('bank.safetensors', 'variations.safetensors'):
+        check_same_images(one / name, two / name)
+    gap, tolerance = distance(load_student(one), load_student(two)), 10 * rounding(one)
     assert 0 < gap <= tolerance
     print(f'students of one and two processes differ by {gap:.1e}, tolerance {tolerance:.1e}')
-    assert sorted(f.name for f in (tmp_path / 'one').iterdir() if f.is_file()) == sorted(
-        f.name for f in (tmp_path / 'two').iterdir() if f.is_file()
-    )
-    again = launch(2, tmp_path / 'two')
+    assert file_names(one) == file_names(two)
+    again = launch(2, two)
     assert again.returncode == 0 and 'finished before' in again.stdout
 
 
 def test_what_several_processes_cannot_do(tmp_path):
-    for words, line in (
-        (['method=fast'], 'fast works in rounds, which one process does'),
-        (['distill_batch=34'], 'distill_batch must be a multiple of 4 for 2 processes'),
-    ):
-        done = launch(2, tmp_path / 'run', *words)
-        assert done.returncode != 0 and line in done.stderr and not (tmp_path / 'run').exists(), done.stderr
+    refusals = {
+        'fast works in rounds, which one process does': 'method=fast',
+        'distill_batch must be a multiple of 4 for 2 processes': 'distill_batch=34',
+    }
+    for line, word in refusals.items():
+        done = launch(2, tmp_path / 'run', word)
+        assert done.returncode != 0 and line in done.stderr, done.stderr
+        assert not (tmp_path / 'run').exists()

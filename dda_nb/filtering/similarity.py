@@ -1,4 +1,4 @@
-"""TODO
+"""How close each variation is to the image it came from
 
 Docs: https://dda-nb.github.io/dda_nb/filtering/similarity.html.md"""
 
@@ -17,18 +17,18 @@ from ..core.trees import checksum, load_tree, save_tree
 from ..data.views import random_crop, to_float, to_uint8
 from ..bank.image_bank import ImageBank
 
-# %% ../../nbs/filtering/similarity.ipynb #68327c4e
+# %% ../../nbs/filtering/similarity.ipynb #85845ba5
 def _kept_tensors(save, key, make):
     "The tensors that `make` gives, from a file if it holds those of this key"
     if save is None:
         return make()
-    held = load_tree(save) if Path(save).exists() else dict(key='')
-    if held['key'] != key:
-        held = make()
-        save_tree(save, held | dict(key=key))
-    return held
+    tensors = load_tree(save) if Path(save).exists() else dict(key='')
+    if tensors['key'] != key:
+        tensors = make()
+        save_tree(save, tensors | dict(key=key))
+    return tensors
 
-# %% ../../nbs/filtering/similarity.ipynb #9cee4f00
+# %% ../../nbs/filtering/similarity.ipynb #2c4e5cfe
 def embed_both(
     kids: ImageBank,  # variations
     bank: ImageBank,  # holds their parents
@@ -36,28 +36,28 @@ def embed_both(
     save=None,  # file to keep them in; None keeps nothing
 ) -> tuple:  # float32 [N, D] of the bank and [M, D] of the variations, unit length
     "Embeddings, from the file if it holds those of these images by this embedder"
-    key = save and checksum(dict(bank=bank.images, kids=kids.images), embedder.name)
-    held = _kept_tensors(
-        save, key, lambda: dict(bank=embedder.embed(bank.images), kids=embedder.embed(kids.images))
-    )
-    return held['bank'].to(kids.images.device), held['kids'].to(kids.images.device)
 
-# %% ../../nbs/filtering/similarity.ipynb #85845ba5
+    def make():
+        return dict(bank=embedder.embed(bank.images), kids=embedder.embed(kids.images))
+
+    key = save and checksum(dict(bank=bank.images, kids=kids.images), embedder.name)
+    vectors = _kept_tensors(save, key, make)
+    return vectors['bank'].to(kids.images.device), vectors['kids'].to(kids.images.device)
+
+
 def measure(
     kids: ImageBank,  # variations
-    bank: ImageBank,  # holds their parents
+    bank: ImageBank,  # holds their parents; `BadInput` if it does not
     embedder,  # anything with `embed`
     save=None,  # file to keep the embeddings in, see `embed_both`
 ) -> ImageBank:  # the variations, with `similarity`
     "Cosine of each variation's embedding with its parent's"
     place = bank.find(kids.parent)
-    parents, own = embed_both(kids, bank, embedder, save)
-    return replace(
-        kids,
-        similarity=torch.cat([(e * parents[i]).sum(1) for e, i in zip(own.split(4096), place.split(4096))]),
-    )
+    parents, variations = embed_both(kids, bank, embedder, save)
+    pieces = zip(variations.split(4096), place.split(4096))
+    return replace(kids, similarity=torch.cat([(v * parents[i]).sum(1) for v, i in pieces]))
 
-# %% ../../nbs/filtering/similarity.ipynb #2c4e5cfe
+# %% ../../nbs/filtering/similarity.ipynb #3d62c371
 def view_similarity(
     bank: ImageBank,  # parents
     embedder,  # anything with `embed`
@@ -69,19 +69,11 @@ def view_similarity(
     "Cosine of parents with cropped views of themselves"
 
     def make():
-        own, x = embedder.embed(bank.images), to_float(bank.images)
-        return dict(
-            near=torch.cat(
-                [
-                    (
-                        embedder.embed(to_uint8(random_crop(x, scale, rng(seed, 'view', i, device=x.device))))
-                        * own
-                    ).sum(1)
-                    for i in range(views)
-                ]
-            )
-        )
+        parents, x, near = embedder.embed(bank.images), to_float(bank.images), []
+        for i in range(views):
+            view = random_crop(x, scale, rng(seed, 'view', i, device=x.device))
+            near.append((embedder.embed(to_uint8(view)) * parents).sum(1))
+        return dict(near=torch.cat(near))
 
-    return _kept_tensors(
-        save, save and checksum(dict(bank=bank.images), f'{embedder.name} {views} {scale} {seed}'), make
-    )['near'].to(bank.images.device)
+    key = save and checksum(dict(bank=bank.images), f'{embedder.name} {views} {scale} {seed}')
+    return _kept_tensors(save, key, make)['near'].to(bank.images.device)
