@@ -1,4 +1,4 @@
-"""TODO
+"""From a folder or an id on the Hub to a prior
 
 Docs: https://dda-nb.github.io/dda_nb/augmentation/opening.html.md"""
 
@@ -13,15 +13,16 @@ import inspect
 from dataclasses import asdict
 from pathlib import Path
 
-from ..core.errors import BadInput, MissingFile, why_not
+from ..core.errors import BadInput, MissingFile, nearest, why_not
 from ..core.fields import field, fields_of
-from .priors import PIXELS, Prior, VARIATIONS, pipeline_name, quietly, read_part, readable
+from .priors import PIXELS, VARIATIONS, Prior, pipeline_name, quietly, read_part, readable
 from .schedules import check_times, new_scheduler, pixel_scheduler
-from .pixel import PATCHED, PixelPrior
+from .unet import PATCHED
+from .pixel import PixelPrior
 from .latent import StableDiffusionPrior, check_prompts, check_side, split_prompts
 from .variations import ImageVariationPrior
 
-# %% ../../nbs/augmentation/opening.ipynb #d4b0e482
+# %% ../../nbs/augmentation/opening.ipynb #8be686df
 def parse_guidance(
     guidance: float,  # −1, or at least 0
 ) -> float:
@@ -42,7 +43,7 @@ class PriorOptions:
     )
     guidance: float = field(
         -1.0,
-        'guidance scale of a pretrained prior; 1 and below is none, -1 its pipeline\'s default',
+        "guidance scale of a pretrained prior; 1 and below is none, -1 its pipeline's default",
         low=-1,
         parse=parse_guidance,
     )
@@ -59,87 +60,119 @@ class PriorOptions:
 
 PRIOR_OPTIONS = asdict(PriorOptions())
 
-
+# %% ../../nbs/augmentation/opening.ipynb #11702196
 def prior_folder(
-    path: str,  # a folder, or the id of a model on the Hub, with `@REVISION` if another than the main one is meant
+    path: str,  # a folder, or the id of a model on the Hub, with `@REVISION` if another than the main one
 ) -> Path:
-    "The folder where a model's files lie, downloaded if need be and if the Hub can be reached; `MissingFile` in one line if it can't be had"
+    "The folder of a model's files, downloaded if the Hub can be reached; `MissingFile` if it can't be had"
     if Path(path).is_dir():
         return Path(path)
     name, _, revision = str(path).partition('@')
     if name.count('/') != 1 or name.startswith(('/', '.', '~')):
-        raise MissingFile(
-            f'{path}: no diffusion model here; expected a folder as diffusers saves it, or the id of a model on the Hub (OWNER/NAME)'
-        )
+        expected = 'expected a folder as diffusers saves it, or the id of a model on the Hub (OWNER/NAME)'
+        raise MissingFile(f'{path}: no diffusion model here; {expected}')
+    return _download(path, name, revision or None)
+
+
+def _download(path, name, revision):
     from diffusers import DiffusionPipeline
 
     try:
         with quietly():
-            return Path(DiffusionPipeline.download(name, revision=revision or None))
+            return Path(DiffusionPipeline.download(name, revision=revision))
     except Exception as e:
-        raise MissingFile(
-            f'{path}: {"this model has no model_index.json, so it is no pipeline of diffusers" if type(e).__name__ == "RemoteEntryNotFoundError" else why_not(e)}'
-        ) from None
+        no_index = 'this model has no model_index.json, so it is no pipeline of diffusers'
+        why = no_index if type(e).__name__ == 'RemoteEntryNotFoundError' else why_not(e)
+        raise MissingFile(f'{path}: {why}') from None
 
-# %% ../../nbs/augmentation/opening.ipynb #8be686df
+# %% ../../nbs/augmentation/opening.ipynb #303d85a9
 def image_to_image(
     name: str,  # class of a pipeline
 ) -> list:
     "The image-to-image pipelines of its family"
-    from diffusers.pipelines.auto_pipeline import (
-        AUTO_IMAGE2IMAGE_PIPELINES_MAPPING as into,
-        AUTO_TEXT2IMAGE_PIPELINES_MAPPING as made,
-    )
+    from diffusers.pipelines import auto_pipeline
 
-    return [into[k] for k in into if name in (into[k].__name__, k in made and made[k].__name__)]
+    into = auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING
+    text = auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+    return [into[k] for k in into if name in (into[k].__name__, k in text and text[k].__name__)]
 
-# %% ../../nbs/augmentation/opening.ipynb #6d3dbfb2
+
 def _varies(pipeline):
     "Whether it takes an image and a strength, and nothing more that we don't have"
-    takes, parts = (
-        inspect.signature(pipeline.__call__).parameters,
-        inspect.signature(pipeline.__init__).parameters,
-    )
+    takes = inspect.signature(pipeline.__call__).parameters
+    parts = inspect.signature(pipeline.__init__).parameters
     return 'strength' in takes and 'vae' in parts and not {'control_image', 'controlnet'} & {*takes, *parts}
 
-# %% ../../nbs/augmentation/opening.ipynb #11702196
+
 def prior_kind(
     folder,  # where a model's files lie
 ) -> type:
-    "The class of prior for what was saved there"
+    "The class of prior for what was saved there; `BadInput` if it varies no images"
     name = pipeline_name(folder)
     if name in PIXELS:
         return PixelPrior
     if name in VARIATIONS:
         return ImageVariationPrior
     if not any(map(_varies, image_to_image(name))):
-        raise BadInput(
-            f'{folder}: holds {name}, which varies no images; expected a pixel model, image variations, unCLIP, or any image-to-image pipeline of diffusers'
-        )
+        kinds = 'a pixel model, image variations, unCLIP, or any image-to-image pipeline of diffusers'
+        raise BadInput(f'{folder}: holds {name}, which varies no images; expected {kinds}')
     return StableDiffusionPrior
 
-# %% ../../nbs/augmentation/opening.ipynb #303d85a9
+# %% ../../nbs/augmentation/opening.ipynb #cf4df364
 def check_options(
     kind: type,  # a class of prior
     where,  # what to call it in the message
     **options,  # names and values, as for `open_prior`
 ):
     "`BadInput` if something is asked for that this kind of prior does not have"
-    lacks = [k for k, v in options.items() if v != PRIOR_OPTIONS[k] and k not in kind.takes]
-    if lacks:
-        raise BadInput(f'{where}: {kind.__name__} takes no {lacks[0]}; leave it out')
+    for k, v in options.items():
+        nearest(k, PRIOR_OPTIONS, 'option of a prior')
+        if v != PRIOR_OPTIONS[k] and k not in kind.takes:
+            raise BadInput(f'{where}: {kind.__name__} takes no {k}; leave it out')
 
-# %% ../../nbs/augmentation/opening.ipynb #d336b826
+# %% ../../nbs/augmentation/opening.ipynb #5f090feb
+def _check_scheduler(folder, name, kind):
+    import diffusers
+
+    inside = 'scheduler' if (Path(folder) / 'scheduler').is_dir() else ''
+    saved = read_part(folder, f'{inside}/scheduler_config.json'.lstrip('/')).get('_class_name')
+    if not hasattr(diffusers, str(saved)):
+        raise BadInput(f'{folder}: {saved} is no scheduler of diffusers')
+    with readable(folder):
+        saved = getattr(diffusers, saved).from_pretrained(folder, subfolder=inside or None)
+    scheduler = (pixel_scheduler if kind is PixelPrior else new_scheduler)(saved, name)
+    if kind is PixelPrior:
+        check_times(scheduler)
+
+
+def _multiple_of(folder):
+    "What the sides of a latent model's images must be multiples of, as far as its files say"
+    net = 'unet' if (Path(folder) / 'unet').is_dir() else 'transformer'
+    configs = [read_part(folder, f'{part}/config.json') for part in ('vae', net)]
+    return 2 ** sum(len(c.get('block_out_channels') or [1]) - 1 for c in configs)
+
+
+def _check_unet(folder, shape, n_classes):
+    c = read_part(folder, 'unet/config.json' if (Path(folder) / 'unet').is_dir() else 'config.json')
+    theirs, channels = c.get('num_class_embeds'), c.get('in_channels')
+    if theirs not in (None, n_classes):
+        what = f'a model of {theirs} classes, and these images have {n_classes}'
+        raise BadInput(f'{folder}: {what}; use an unconditional model, or one of the same classes')
+    if {PATCHED.get(channels, channels), shape[0]} not in ({1}, {3}, {1, 3}):
+        raise BadInput(f'{folder}: a model of {channels} channels, and these images have {shape[0]}')
+
+# %% ../../nbs/augmentation/opening.ipynb #5d8ffbce
 def check_prior(
     folder,  # where a model's files lie
     shape: tuple,  # (C, H, W) of the images it is to vary
     classes: list,  # names of their classes
     strength=(),  # that are asked for; none: the prior's own
-    **options,  # as for `open_prior`
+    **options,  # see `PriorOptions`
 ) -> type:  # the class of prior
-    "`MissingFile` unless a diffusion model lies there, `BadInput` unless it goes with these images and has what is asked for; no weights are read"
-    kind, asked = prior_kind(folder), PRIOR_OPTIONS | options
+    "`MissingFile` unless a model lies there, `BadInput` unless it goes with these images; reads no weights"
+    kind = prior_kind(folder)
     check_options(kind, folder, **options)
+    asked = PRIOR_OPTIONS | options
     _check_scheduler(folder, asked['scheduler'], kind)
     if kind is PixelPrior:
         _check_unet(folder, shape, len(classes))
@@ -150,47 +183,9 @@ def check_prior(
     if asked['prior_side']:
         check_side(asked['prior_side'], _multiple_of(folder))
     if strength and pipeline_name(folder) == 'StableDiffusionImageVariationPipeline':
-        raise BadInput(
-            f'{folder}: image variations have no strength; leave it out, and set guidance to say how close they stay'
-        )
+        instead = 'leave it out, and set guidance to say how close they stay'
+        raise BadInput(f'{folder}: image variations have no strength; {instead}')
     return kind
-
-# %% ../../nbs/augmentation/opening.ipynb #cf4df364
-def _check_scheduler(folder, name, kind):
-    import diffusers
-
-    inside = 'scheduler' if (Path(folder) / 'scheduler').is_dir() else ''
-    own = read_part(folder, f'{inside}/scheduler_config.json'.lstrip('/')).get('_class_name')
-    if not hasattr(diffusers, str(own)):
-        raise BadInput(f'{folder}: {own} is no scheduler of diffusers')
-    with readable(folder):
-        own = getattr(diffusers, own).from_pretrained(folder, subfolder=inside or None)
-    made = (pixel_scheduler if kind is PixelPrior else new_scheduler)(own, name)
-    if kind is PixelPrior:
-        check_times(made)
-
-# %% ../../nbs/augmentation/opening.ipynb #5f090feb
-def _multiple_of(folder):
-    "What the sides of a latent model's images must be multiples of, as far as its files say"
-    net = 'unet' if (Path(folder) / 'unet').is_dir() else 'transformer'
-    depth = [
-        len(read_part(folder, f'{part}/config.json').get('block_out_channels') or [1]) - 1
-        for part in ('vae', net)
-    ]
-    return 2 ** sum(depth)
-
-# %% ../../nbs/augmentation/opening.ipynb #58622599
-def _check_unet(folder, shape, n_classes):
-    c = read_part(folder, 'unet/config.json' if (Path(folder) / 'unet').is_dir() else 'config.json')
-    found = c.get('num_class_embeds')
-    if found not in (None, n_classes):
-        raise BadInput(
-            f'{folder}: a model of {found} classes, and these images have {n_classes}; use an unconditional model, or one of the same classes'
-        )
-    if {PATCHED.get(c.get('in_channels'), c.get('in_channels')), shape[0]} not in ({1}, {3}, {1, 3}):
-        raise BadInput(
-            f'{folder}: a model of {c.get("in_channels")} channels, and these images have {shape[0]}'
-        )
 
 # %% ../../nbs/augmentation/opening.ipynb #ba7d1cba
 def open_prior(
@@ -198,44 +193,20 @@ def open_prior(
     classes: list,  # names of the classes
     shape: tuple,  # (C, H, W) of the images
     device='cpu',  # where it runs
-    prior_precision: str = PriorOptions.prior_precision,  # of latent pipelines, see `dtype_for`; pixel models run in single precision, or in bfloat16 where a GPU has it
     compile: bool = False,  # torch.compile of the network that denoises
     denoise_steps: int = 0,  # of one variation; 0 is the prior's own number
-    guidance: float = PriorOptions.guidance,  # guidance scale; −1 is the pipeline's default
-    negative_prompt: str = PriorOptions.negative_prompt,  # what guidance leads away from
-    prompts: str = PriorOptions.prompts,  # templates with {} for the class's name, separated by |; empty is `a photo of a {}`
-    scheduler: str = PriorOptions.scheduler,  # a scheduler class of diffusers, see `new_scheduler`
-    prior_side: int = PriorOptions.prior_side,  # pixels of the shorter side in the model; 0 is its native one
-    safety_checker: bool = PriorOptions.safety_checker,  # run the one that the checkpoint brings; what it blanks is dropped
+    **options,  # see `PriorOptions`
 ) -> Prior:
     "The prior that a folder or an id stands for; `MissingFile` or `BadInput` in one line"
     folder = prior_folder(path)
-    kind = check_prior(
-        folder,
-        shape,
-        classes,
-        prior_precision=prior_precision,
-        guidance=guidance,
-        negative_prompt=negative_prompt,
-        prompts=prompts,
-        scheduler=scheduler,
-        prior_side=prior_side,
-        safety_checker=safety_checker,
-    )
+    kind = check_prior(folder, shape, classes, **options)
+    asked = PRIOR_OPTIONS | options
     if kind is PixelPrior:
-        return kind.from_pretrained(folder, denoise_steps, device, scheduler, compile)
-    how = dict(
-        device=device,
-        precision=prior_precision,
-        scheduler=scheduler,
-        safety_checker=safety_checker,
-        compile=compile,
-        steps=denoise_steps,
-        guidance=guidance,
-        side=prior_side,
-    )
-    if kind is ImageVariationPrior:
-        return kind.from_pretrained(folder, **how)
-    return kind.from_pretrained(
-        folder, classes=classes, negative_prompt=negative_prompt, prompts=split_prompts(prompts), **how
-    )
+        return kind.from_pretrained(folder, denoise_steps, device, asked['scheduler'], compile)
+    how = dict(device=device, compile=compile, steps=denoise_steps)
+    how |= {k: asked[k] for k in ('scheduler', 'safety_checker', 'guidance')}
+    how |= dict(precision=asked['prior_precision'], side=asked['prior_side'])
+    if kind is StableDiffusionPrior:
+        prompts = split_prompts(asked['prompts'])
+        how |= dict(classes=classes, negative_prompt=asked['negative_prompt'], prompts=prompts)
+    return kind.from_pretrained(folder, **how)
