@@ -212,6 +212,8 @@ def result(
     "What a stage gives: from memory, from its files, borrowed, or computed now"
     if name not in self.results:
         stage = STAGES[name]
+        for other in stage.takes if self.team.size > 1 else ():
+            self.result(other)  # all processes come to each stage in the same order
         with self.stopped_in_a_line(name):
             self.results[name] = (_together if stage.shared else _first_alone)(self, stage)
     return self.results[name]
