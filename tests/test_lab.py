@@ -1,131 +1,306 @@
-"The widgets in JupyterLab, in a real browser"
+"The widgets in JupyterLab, in a real browser, in the window of a small screen"
 
-import json, os, re, secrets, socket, subprocess, time, urllib.error, urllib.request
+import json, os, re, secrets, socket, subprocess, sys, time, urllib.error, urllib.request
 
 import nbformat, pytest
 
 from conftest import BIN, BROWSER, until
 
-CELLS = [
-    '''
-import torch
+IMPORTS = '''
+import time, torch
+from types import SimpleNamespace
 from dda_nb.bank import new_bank
+from dda_nb.core import Loop
 from dda_nb.data import digits
-from dda_nb.widgets import explore, tune_filter, watch
+from dda_nb.models import new_classifier
+from dda_nb.runs import Run, make_config
+from dda_nb.widgets import explore, tune_filter, watch'''
+
+BANKS = '''
 images, labels = digits().train
-classes = list(range(10))
-bank = new_bank(images[:100], labels[:100], classes=classes)
-kids = new_bank(images[:100].flip(-1).repeat(5, 1, 1, 1), labels[:100].repeat(5), start=1000, parent=bank.id.repeat(5), classes=classes)
-kids.similarity = torch.linspace(0, 1, 500)''',
-    '''
-chooser = tune_filter(kids, bank, omega=.5)
-chooser''',
-    'pages = explore(bank + kids)\npages',
-    "watch('run')",
-    "print('all cells', 'have run')",
-]
+names = 'aeroplane automobile bird cat deer dog frog horse ship lorry'.split()
+bank = new_bank(images[:100], labels[:100], classes=names)
+flipped = images[:100].flip(-1).repeat(5, 1, 1, 1)
+kids = new_bank(flipped, labels[:100].repeat(5), start=1000, parent=bank.id.repeat(5), classes=names)
+kids.similarity = torch.linspace(0, 1, 500)'''
+
+CHOOSER = "chooser = tune_filter(kids, bank, omega='best:0.5')\nchooser"
+PAGES = '''
+like = SimpleNamespace(classes=names, shape=(1, 8, 8))
+teacher = new_classifier('resnet8x0.5', like, ([0.5], [0.5]))
+explore(bank + kids, teacher, teacher)'''
+WATCH = "watch('run')"
+BAR = 'for _ in Loop(40, "a loop"):\n    time.sleep(0.01)'
+END = "print('all cells', 'have run')"
+CELLS = IMPORTS, BANKS, CHOOSER, PAGES, WATCH, BAR, END
+
+CUT = '''() => [...document.querySelectorAll('.jp-OutputArea-output *')]
+    .filter(e => e.offsetParent && (e.children.length == 0 && e.innerText || e.matches('select, input')))
+    .filter(e => e.scrollWidth > Math.max(e.clientWidth, e.offsetWidth) + 1
+        || e.getBoundingClientRect().right > e.closest('.jp-OutputArea').getBoundingClientRect().right + 1)
+    .map(e => e.innerText || e.value)'''  # texts that are cut, or reach beyond their cell
 
 
-def notebook():
-    return nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(c.strip()) for c in CELLS],
-        metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')),
-    )
+def write_notebook(file, cells):
+    "A notebook of these cells; those that raise an error on purpose don't stop the others"
+    nb = nbformat.v4.new_notebook()
+    nb.metadata.kernelspec = dict(name='python3', display_name='python3', language='python')
+    for source in map(str.strip, cells):
+        tags = ['raises-exception'] if 'raise ' in source else []
+        nb.cells.append(nbformat.v4.new_code_cell(source, metadata=dict(tags=tags)))
+    nbformat.write(nb, file)
+
+
+class Lab:
+    "A JupyterLab of its own"
+
+    def __init__(self, folder):
+        self.scratch, self.folder, self.token = folder, folder / 'notebooks', secrets.token_hex(16)
+        self.folder.mkdir()
+        with socket.socket() as s:
+            s.bind(('127.0.0.1', 0))
+            self.port = s.getsockname()[1]
+        self.address = f'http://127.0.0.1:{self.port}'
+        with open(folder / 'said', 'w') as said:
+            self.server = subprocess.Popen(self.command(), env=self.env(), stdout=said, stderr=said)
+        until(self.answers, 60)
+
+    def command(self):
+        options = {
+            'ip': '127.0.0.1',
+            'port': self.port,
+            'ServerApp.port_retries': 0,
+            'IdentityProvider.token': self.token,
+            'ServerApp.root_dir': self.folder,
+            'LabApp.news_url': '',
+            'LabApp.check_for_updates_class': 'jupyterlab.NeverCheckForUpdate',
+        }
+        options = [f'--{name}={value}' for name, value in options.items()]
+        return [BIN / 'jupyter', 'lab', '--no-browser', '--allow-root', *options]
+
+    def env(self):
+        places = 'JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'JUPYTERLAB_SETTINGS_DIR'
+        return os.environ | {k: str(self.scratch / k.lower()) for k in (*places, 'IPYTHONDIR')}
+
+    def answers(self):
+        assert self.server.poll() is None, (self.scratch / 'said').read_text()
+        try:
+            return self.ask('') is not None
+        except OSError:
+            return False
+
+    def ask(self, path):
+        return json.load(urllib.request.urlopen(f'{self.address}/api/{path}?token={self.token}', timeout=5))
+
+    def ready(self, name):
+        "Whether the notebook's kernel has started and its page is connected to it"
+        kernels = [s['kernel'] for s in self.ask('sessions') if s['path'] == name]
+        return any(k['execution_state'] == 'idle' and k['connections'] for k in kernels)
+
+    def stop(self):
+        self.server.terminate()
+        self.server.wait(30)
 
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
-    "The address of a JupyterLab of its own, its token, and its folder"
-    folder, token = tmp_path_factory.mktemp('lab'), secrets.token_hex(16)
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    (folder / 'notebooks' / 'run').mkdir(parents=True)
-    nbformat.write(notebook(), folder / 'notebooks' / 'widgets.ipynb')
-    own = {f'JUPYTER_{k}': str(folder / k.lower()) for k in ('CONFIG_DIR', 'DATA_DIR', 'RUNTIME_DIR')} | dict(
-        IPYTHONDIR=str(folder / 'ipython'), JUPYTERLAB_SETTINGS_DIR=str(folder / 'settings')
-    )
-    with open(folder / 'said', 'w') as said:
-        server = subprocess.Popen(
-            [
-                BIN / 'jupyter',
-                'lab',
-                '--no-browser',
-                '--allow-root',
-                '--ip=127.0.0.1',
-                f'--port={port}',
-                '--ServerApp.port_retries=0',
-                f'--IdentityProvider.token={token}',
-                f'--ServerApp.root_dir={folder}/notebooks',
-                '--LabApp.news_url=',
-                '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate',
-            ],
-            env=os.environ | own,
-            stdout=said,
-            stderr=said,
-        )
-    address, began = f'http://127.0.0.1:{port}', time.monotonic()
-    while True:
-        try:
-            urllib.request.urlopen(f'{address}/api?token={token}', timeout=5)
-            break
-        except OSError:
-            pass
-        assert server.poll() is None and time.monotonic() - began < 60, (folder / 'said').read_text()
-        time.sleep(0.2)
-    yield address, token, folder / 'notebooks'
-    server.terminate()
-    server.wait(30)
+    lab = Lab(tmp_path_factory.mktemp('lab'))
+    yield lab
+    lab.stop()
 
 
-def kernel(address, token):
-    "Whether a kernel has started and the page is connected to it"
-    sessions = json.load(urllib.request.urlopen(f'{address}/api/sessions?token={token}'))
-    return any(k['execution_state'] == 'idle' and k['connections'] for s in sessions if (k := s['kernel']))
+class Notebook:
+    "A notebook in a window of 1,000 pixels, and what its reader does with keys and menus"
+
+    def __init__(self, lab, browser, name, cells):
+        self.lab, self.name, self.file = lab, name, lab.folder / name
+        write_notebook(self.file, cells)
+        self.page = browser.new_page(viewport=dict(width=1000, height=3000))
+        self.page.set_default_timeout(60_000)
+        self.open()
+
+    def open(self):
+        self.page.goto(f'{self.lab.address}/lab/tree/{self.name}?token={self.lab.token}&reset')
+        self.page.wait_for_selector('.jp-Notebook .jp-CodeCell')
+        # JupyterLab draws the notebook first, and asks one who runs cells before there is a kernel for one
+        until(lambda: self.lab.ready(self.name))
+        self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+
+    def menu(self, name, command):
+        self.page.get_by_role('menuitem', name=name, exact=True).click()
+        self.page.locator(f'.lm-Menu [data-command="{command}"]').click()
+
+    def run_all(self):
+        self.menu('Run', 'runmenu:run-all')
+        self.page.wait_for_selector('text=all cells have run', timeout=120_000)
+
+    def restart(self):
+        self.menu('Kernel', 'kernelmenu:restart')
+        self.page.get_by_role('button', name='Confirm Kernel Restart').click()
+
+    def save(self):
+        before = self.file.stat().st_mtime_ns
+        self.menu('File', 'docmanager:save')
+        until(lambda: self.file.stat().st_mtime_ns != before, 20)
+
+    def output(self, inside):
+        "The output that has this in it"
+        return self.page.locator('.jp-OutputArea-output', has=self.page.locator(inside))
+
+    def text(self):
+        "All that the outputs show"
+        return '\n'.join(self.page.locator('.jp-Cell-outputArea').all_inner_texts())
+
+    def wait(self, text, seconds=30):
+        until(lambda: text in self.text(), seconds)
+
+
+@pytest.fixture(scope='module')
+def widgets(lab, browser):
+    "A notebook with all widgets, run"
+    (lab.folder / 'run').mkdir()
+    notebook = Notebook(lab, browser, 'widgets.ipynb', CELLS)
+    notebook.run_all()
+    yield notebook
+    notebook.page.close()
+
+
+def pictures(output):
+    "The bytes of the pictures that it shows"
+    read = 'fetch(i.src).then(r => r.blob()).then(b => b.text())'
+    return output.locator('img').evaluate_all(f'all => Promise.all(all.map(i => {read}))')
 
 
 @BROWSER
-def test_sliders_and_buttons_move_the_pictures(lab, browser):
-    address, token, folder = lab
+def test_its_token_is_asked_for(lab):
     with pytest.raises(urllib.error.HTTPError, match='403'):
-        urllib.request.urlopen(f'{address}/api/contents')  # its token is asked for
-    page = browser.new_page(viewport=dict(width=1300, height=2400))
-    page.set_default_timeout(60_000)
-    page.goto(f'{address}/lab/tree/widgets.ipynb?token={token}')
-    page.wait_for_selector('.jp-Notebook .jp-CodeCell')
-    until(
-        lambda: kernel(address, token)
-    )  # JupyterLab draws the notebook first, and asks which kernel it should take of one who runs cells before there is one
-    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
-    page.get_by_role('menuitem', name='Run', exact=True).click()
-    page.locator('[data-command="runmenu:run-all"]').click()
-    page.wait_for_selector('text=all cells have run', timeout=120_000)
-    output = page.locator('.jp-OutputArea-output', has=page.locator('.noUi-handle'))
-    pictures = lambda: output.locator('img').evaluate_all(
-        'all => Promise.all(all.map(i => fetch(i.src).then(r => r.blob()).then(b => b.text())))'
-    )
+        urllib.request.urlopen(f'{lab.address}/api/contents')
+
+
+@BROWSER
+def test_sliders_and_buttons_move_the_pictures(widgets):
+    page, output = widgets.page, widgets.output('.noUi-handle')
     output.locator('img').nth(2).wait_for()
-    before = pictures()
+    before = pictures(output)
     assert len(before) == 3 and 'keeps 250 of 500, 50%' in output.inner_text()
     output.locator('.noUi-handle').focus()
     for _ in range(20):
         page.keyboard.press('ArrowRight')
-    page.wait_for_function("!document.body.innerText.includes('keeps 250 of 500')")
-    until(
-        lambda: all(a != b for a, b in zip(before, pictures())), 30
-    )  # chart and galleries follow the slider
+    until(lambda: 'keeps 250 of 500' not in output.inner_text(), 30)
+    until(lambda: all(a != b for a, b in zip(before, pictures(output))), 30)  # chart and galleries follow
     output.get_by_role('button', name='use this ω').click()
-    page.wait_for_function("!document.body.innerText.includes('ω = 0.500 is chosen')")
-    chosen = float(re.search(r'ω = (0\.\d+) is chosen', output.inner_text())[1])
-    assert 0.5 < chosen <= 0.6
-    pages = page.locator('.jp-OutputArea-output', has=page.locator('text=as made'))
-    pages.locator('button').nth(3).click()
-    page.wait_for_selector('text=image 3, class')
-    with open(folder / 'run' / 'log.jsonl', 'a') as log:
-        log.write('{"stage": "distil", "step": 7, "total": 10, "seconds": 1, "kl": 0.5}\n')
-    page.wait_for_selector('text=distil 7/10')  # another process writes, and the box follows
+    until(lambda: 'ω = 0.501 is chosen' not in output.inner_text(), 30)
+    chosen = re.search(r'ω = (0\.\d+) is chosen', output.inner_text())[1]
+    assert 0.501 < float(chosen) <= 0.6
+    assert output.locator('.widget-readout').inner_text() == chosen
+    widgets.output('text=as made').locator('button').nth(3).click()
+    widgets.wait('image 3, class cat')
     assert page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
+
+
+@BROWSER
+def test_the_readout_is_the_value_that_is_used(widgets):
+    "Also where ω was no multiple of the slider's step, and where more decimals are typed"
+    output = widgets.output('.noUi-handle')
+    readout = output.locator('.widget-readout')
+    readout.fill('0.73861')
+    readout.press('Enter')
+    until(lambda: readout.inner_text() == '0.739', 30)
+    until(lambda: 'keeps 131 of 500, 26%' in output.inner_text(), 30)
+    output.get_by_role('button', name='use this ω').click()
+    until(lambda: 'ω = 0.739 is chosen' in output.inner_text(), 30)
+
+
+@BROWSER
+def test_texts_are_whole_in_a_small_window(widgets):
+    shown = widgets.text()
+    assert re.search(r'keeps \d+ of 500, \d+%', shown) and 'of 25, 600 images' in shown
+    assert re.search(r'student\n(\d+\.\d% \w+\n?){5}', shown)
+    assert widgets.page.evaluate(CUT) == []
+
+
+@BROWSER
+def test_watch_shows_what_another_process_writes(widgets):
+    ages = []
+    for step in (7, 8, 9):
+        with open(widgets.lab.folder / 'run' / 'log.jsonl', 'a') as log:
+            log.write(json.dumps(dict(stage='distil', step=step, total=10, seconds=1, kl=0.5)) + '\n')
+        began = time.monotonic()
+        widgets.page.wait_for_selector(f'.dda-live :text("distil {step}/10")')
+        ages.append(time.monotonic() - began)
+    assert sorted(ages)[1] < 2, ages
+
+
+@BROWSER
+def test_after_a_restart_stills_stand_where_boxes_lived(widgets):
+    "In the page, when the kernel was restarted; and in the saved notebook, when it is opened again"
+    wake = 'run this cell again for the live one'
+    assert wake not in widgets.text() and widgets.page.locator('.dda-still:visible').count() == 0
+    widgets.save()
+    widgets.restart()
+    for _ in range(2):
+        until(lambda: widgets.text().count(wake) == 3, 30)
+        assert widgets.page.locator('.dda-still:visible').count() == 3
+        assert widgets.page.locator('.dda-still img:visible').count() >= 6
+        assert 'Error displaying widget' not in widgets.text() and 'distil 9/10' in widgets.text()
+        assert widgets.page.locator('.dda-live:visible').count() == 0
+        widgets.open()
+    widgets.run_all()
+    assert wake not in widgets.text() and widgets.page.locator('.dda-live:visible').count() == 3
+
+
+@BROWSER
+def test_an_export_shows_bars_and_boxes_as_they_were(widgets, browser):
+    widgets.save()
+    convert = [BIN / 'jupyter', 'nbconvert', '--to', 'html', widgets.file]
+    done = subprocess.run(convert, env=widgets.lab.env(), capture_output=True, text=True)
+    assert done.returncode == 0 and 'not able to be represented' not in done.stderr, done.stderr
+    page = browser.new_page()
+    page.goto(widgets.file.with_suffix('.html').as_uri())
+    assert page.locator('.dda-still:visible').count() == 3
+    text = page.locator('body').inner_text()
+    assert '40/40' in text and ' 0/40' not in text
     page.close()
+
+
+FAILS = '''
+for step in Loop(1000, 'distil', folder=mine.watcher.view.folder):
+    time.sleep(0.1)
+    if step == 20:
+        raise ValueError('no more')'''
+
+DIES = '''
+import filelock, json, os, signal, sys, time
+with filelock.FileLock('theirs/.lock'):
+    for step in range(20):
+        line = dict(stage='distil', step=step, total=100, seconds=step, kl=1 / (step + 1))
+        with open('theirs/log.jsonl', 'a') as log:
+            log.write(json.dumps(line) + chr(10))
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGKILL)'''
+
+
+@BROWSER
+def test_watch_ends_when_a_run_fails_or_its_process_dies(lab, browser):
+    (lab.folder / 'theirs').mkdir()
+    (lab.folder / 'dies.py').write_text(DIES)
+    cells = [
+        IMPORTS,
+        "run = Run(make_config('smoke'), 'mine')\nmine = watch(run)\nmine",
+        "theirs = watch('theirs')\ntheirs.watcher.patience = 3\ntheirs",
+        FAILS,
+        END,
+        'import threading\nfor box in (mine, theirs):\n    box.watcher.thread.join(30)',
+        "print('alive:', [box.watcher.thread.is_alive() for box in (mine, theirs)])",
+    ]
+    notebook = Notebook(lab, browser, 'ends.ipynb', cells)
+    process = subprocess.Popen([sys.executable, 'dies.py'], cwd=lab.folder)
+    notebook.run_all()
+    assert process.wait(30) == -9
+    notebook.wait('stopped by ValueError: no more; when the run goes on, run this cell again')
+    notebook.wait('no process is at work here; when the run goes on, run this cell again')
+    notebook.wait('alive: [False, False]')
+    notebook.page.close()
 
 
 def test_papermill_keeps_still_pictures(tmp_path):
@@ -133,16 +308,11 @@ def test_papermill_keeps_still_pictures(tmp_path):
     import papermill
 
     (tmp_path / 'run').mkdir()
-    nbformat.write(notebook(), tmp_path / 'in.ipynb')
-    nb = papermill.execute_notebook(
-        tmp_path / 'in.ipynb', tmp_path / 'out.ipynb', cwd=tmp_path, progress_bar=False
+    write_notebook(tmp_path / 'in.ipynb', CELLS)
+    files = tmp_path / 'in.ipynb', tmp_path / 'out.ipynb'
+    nb = papermill.execute_notebook(*files, cwd=tmp_path, progress_bar=False)
+    chooser, pages, watching = (
+        ''.join(o['data'].get('text/html', '') for o in c.outputs) for c in nb.cells[2:5]
     )
-    stills = [
-        ''.join(o['data'].get('text/html', '')) for c in nb.cells[1:4] for o in c.outputs if 'data' in o
-    ]
-    assert (
-        len(stills) == 3
-        and stills[0].count('<img') == 3
-        and stills[1].count('<img') == 3
-        and 'run: nothing yet' in stills[2]
-    )
+    assert chooser.count('<img') == 3 and pages.count('<img') == 3
+    assert 'run: nothing yet' in watching
