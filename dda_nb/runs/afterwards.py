@@ -39,7 +39,7 @@ def _table_parser():
     add('--pictures', default='', metavar='FILE', help=pictures)
     return p
 
-
+# %% ../../nbs/runs/afterwards.ipynb #1a10c801
 def _write_figure(fig, file):
     import matplotlib.pyplot as plt
 
@@ -53,7 +53,7 @@ def _write_figure(fig, file):
 def _words(text):
     return [w.strip() for w in text.split(',') if w.strip()]
 
-
+# %% ../../nbs/runs/afterwards.ipynb #7f6b7001
 def _table(args):
     rows = gather(args.runs)
     values, by = _words(args.values), _words(args.by)
@@ -67,7 +67,7 @@ def _table(args):
     if args.pictures:
         _write_figure(show_runs(rows, *values[:1], by=by), args.pictures)
 
-
+# %% ../../nbs/runs/afterwards.ipynb #7f6b7002
 def dda_table(
     argv: list = None,  # arguments; those of the command line if None
 ) -> int:  # exit status: 0, or 2 when something was refused
@@ -91,7 +91,7 @@ def _export_parser():
     p.add_argument('--out', type=Path, metavar='FOLDER', help='where to write (default: export/ in the run)')
     return p
 
-
+# %% ../../nbs/runs/afterwards.ipynb #dc98a601
 def dda_export(
     argv: list = None,  # arguments; those of the command line if None
 ) -> int:  # exit status: 0, or 2 when something was refused

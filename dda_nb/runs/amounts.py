@@ -17,14 +17,14 @@ def steps_of_batch(
     "Optimisation steps of each batch of synthesis"
     return c.batch_steps or c.synth_steps
 
-
+# %% ../../nbs/runs/amounts.ipynb #e77a6701
 def images_made(
     c,  # a configuration
 ) -> int:
     "Images that synthesis makes"
     return max(1, round(c.bank_images * c.synth_steps / steps_of_batch(c)))
 
-
+# %% ../../nbs/runs/amounts.ipynb #e77a6702
 def batches_of(
     c,  # a configuration
 ) -> int:
@@ -38,14 +38,14 @@ def batches_before(
     "Batches of synthesis that leave the student alone: the part `warmup` of them, rounded up"
     return math.ceil(c.warmup * batches_of(c))
 
-
+# %% ../../nbs/runs/amounts.ipynb #fc810e01
 def first_batches(
     c,  # a configuration
 ) -> int:
     "Batches that are there when the student begins"
     return min(max(batches_before(c), 1), batches_of(c))
 
-
+# %% ../../nbs/runs/amounts.ipynb #fc810e02
 def rounds_of(
     c,  # a configuration
 ) -> int:

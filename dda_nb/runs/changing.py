@@ -35,7 +35,7 @@ def _prior_mark(run):
     told = repr([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
-
+# %% ../../nbs/runs/changing.ipynb #52abaf01
 def _make_prior(run):
     c, bank, folder = run.config, run.synthesize(), run.folder / 'prior.part'
     if c.prior != 'bank' or not c.copies:
@@ -68,7 +68,7 @@ def _read_prior(run):
         **prior_options(c),
     )
 
-
+# %% ../../nbs/runs/changing.ipynb #d51a6401
 def _same_images(run, other):
     "Whether a neighbour varied the same images with the same prior"
     same = (other / 'prior.txt').is_file() and (other / 'prior.txt').read_text() == _prior_mark(run)
@@ -89,7 +89,7 @@ def _make_variations(run):
     else:
         _share_variations(run, bank, prior, file)
 
-
+# %% ../../nbs/runs/changing.ipynb #1702ab01
 def _share_variations(run, bank, prior, file):
     "Each process makes a share; the first puts them together and writes them"
     c, team, began = run.config, run.team, time.monotonic()
@@ -139,7 +139,7 @@ def _read_filter(run):
     keep = within(kids, omega, c.omega_max, holds if c.keep_class else None)
     return kids, kids[keep], omega
 
-
+# %% ../../nbs/runs/changing.ipynb #c0dff201
 def _measured(run, kids, bank, embedder):
     "The variations with their similarities, which stand in their file if this embedder has measured them"
     file, notes = run.file('variations'), run.measured

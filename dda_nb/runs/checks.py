@@ -70,7 +70,7 @@ def prior_options(
     "What is asked of a prior, under the names that `open_prior` has for it"
     return {k: c[k] for k in PRIOR_OPTIONS}
 
-
+# %% ../../nbs/runs/checks.ipynb #80e55901
 def check_variations(
     c: Config,  # with `copies`
     data,  # for shape and classes

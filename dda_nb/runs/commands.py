@@ -38,7 +38,7 @@ def _epilog():
     parts = dict(presets=about, methods=methods) | {'fields (type, default, meaning)': fields}
     return '\n\n'.join(f'{title}:\n' + '\n'.join(lines) for title, lines in parts.items())
 
-
+# %% ../../nbs/runs/commands.ipynb #ae3a5001
 def _run_parser():
     p = argparse.ArgumentParser(
         'dda_run',
@@ -75,7 +75,7 @@ def _read(args):
     folder = run_folder(config)
     return config, (args.out or (free_folder(folder) if args.source else folder)).absolute()
 
-
+# %% ../../nbs/runs/commands.ipynb #a44ed601
 def _pairs(words):
     "`name=value` words as a dict"
     for w in words:
@@ -86,7 +86,7 @@ def _pairs(words):
         raise BadInput(f'a preset comes first and alone: dda_run {given["preset"]}')
     return given
 
-
+# %% ../../nbs/runs/commands.ipynb #a44ed602
 def free_folder(
     folder: Path,  # wanted
 ) -> Path:
@@ -108,7 +108,7 @@ def _cell(name, value):
         return ''
     return f'{value:.4f}' if name in FRACTIONS else f'{value:.0f}' if isinstance(value, float) else str(value)
 
-
+# %% ../../nbs/runs/commands.ipynb #1c65aa01
 def row_text(
     row: dict,  # as `read_results` gives it
 ) -> str:
@@ -133,7 +133,7 @@ def estimate_text(
     how = 'to an order of magnitude: scaled up from three steps of each stage, without torch.compile'
     return f'{what}; {where}\n{rows.to_string(index=False)}\nabout {minutes:.1f} minutes in all, {how}'
 
-
+# %% ../../nbs/runs/commands.ipynb #d26cd901
 def _report(out, row, ran):
     def short(path):
         return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
@@ -215,7 +215,7 @@ def _run(args):
     if first:
         _report(out, read_results(out), not finished)
 
-
+# %% ../../nbs/runs/commands.ipynb #d4a5c701
 def dda_run(
     argv: list = None,  # arguments; those of the command line if None
 ) -> int:  # exit status: 0, 2 when something was refused or failed, 130 when stopped

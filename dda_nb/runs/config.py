@@ -31,7 +31,7 @@ class NameFields:
         '', 'name of this run in tables; empty is told from the fields: the method, no_aug, no_filter or real'
     )
 
-
+# %% ../../nbs/runs/config.ipynb #d3a08201
 @fields_of('synthesize')
 class SourceFields:
     "Where images come from, if they are not inverted"
@@ -83,18 +83,18 @@ def keys(self: Config):
     "Names of the fields, in the order of their declaration"
     return self._values.keys()
 
-
+# %% ../../nbs/runs/config.ipynb #b4f03901
 @patch
 def __getitem__(self: Config, name):
     return self._values[name]
 
-
+# %% ../../nbs/runs/config.ipynb #b4f03902
 @patch
 def plain(self: Config) -> dict:
     "The values as JSON and YAML have them"
     return {k: plain_value(v) for k, v in self._values.items()}
 
-
+# %% ../../nbs/runs/config.ipynb #b4f03903
 @patch
 def replace(
     self: Config,
@@ -108,23 +108,23 @@ def replace(
 def __eq__(self: Config, other):
     return isinstance(other, Config) and self._values == other._values
 
-
+# %% ../../nbs/runs/config.ipynb #6c58c401
 @patch
 def __hash__(self: Config):
     return hash(tuple(self._values.items()))
 
-
+# %% ../../nbs/runs/config.ipynb #6c58c402
 @patch
 def __repr__(self: Config):
     given = {k: v for k, v in self.plain().items() if v != plain_value(FIELDS[k].default)}
     return f'Config({", ".join(f"{k}={v!r}" for k, v in given.items())})'
 
-
+# %% ../../nbs/runs/config.ipynb #6c58c403
 def _config_again(plain):
     load_plugins(plain.get('plugins', ''))
     return Config(**plain)
 
-
+# %% ../../nbs/runs/config.ipynb #6c58c404
 @patch
 def __reduce__(self: Config):
     return _config_again, (self.plain(),)
@@ -170,7 +170,7 @@ def check_config(
     if c.device == 'cuda' and not torch.cuda.is_available():
         raise BadInput('device is cuda, but there is no GPU that PyTorch can use')
 
-
+# %% ../../nbs/runs/config.ipynb #74f37201
 def _check_teacher_fields(c):
     n_mean, n_std = len(c.teacher_mean), len(c.teacher_std)
     if n_mean != n_std:
@@ -203,7 +203,7 @@ def _check_images(c):
             f'lambda_self pairs images, so distill_batch must be at least 4, found {c.distill_batch}'
         )
 
-
+# %% ../../nbs/runs/config.ipynb #4d93d401
 def _check_terms(c):
     for stage, prefix in dict(synthesis='alpha_', distillation='lambda_').items():
         if not any(c[k] for k in TERMS if k.startswith(prefix)):

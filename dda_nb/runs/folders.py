@@ -93,7 +93,7 @@ def read_yaml(
         raise BadInput(f'{file}: not a configuration of ours; {what}')
     return values
 
-
+# %% ../../nbs/runs/folders.ipynb #5e59dc01
 def config_from(
     values: dict,  # as a run's `config.yaml` holds them
     file,  # where they come from, for the message
@@ -115,7 +115,7 @@ def read_config(
         raise MissingFile(f'{folder}: no run here (no config.yaml)')
     return config_from(read_yaml(file), file)
 
-
+# %% ../../nbs/runs/folders.ipynb #d1bc2a01
 def open_folder(
     c: Config,  # what is to run there
     folder,  # the run's folder
@@ -152,7 +152,7 @@ def _named_as_today(row):
         row |= dict(images_in_bank=row['bank_images'], bank_images=row.pop('asked_images'))
     return row
 
-
+# %% ../../nbs/runs/folders.ipynb #0fe1de01
 def read_results(
     folder,  # of a run, see `place`
 ) -> dict:

@@ -58,7 +58,7 @@ def _trial(step):
         step(0)
     return min(_seconds(step, i) for i in (1, 2)), sum(kept.values())
 
-
+# %% ../../nbs/runs/forecast.ipynb #181e9101
 def _seconds(step, i):
     "Of one call; one that measures itself returns them"
     began = time.perf_counter()
@@ -96,7 +96,7 @@ def _teacher_step(b):
 
     return learn
 
-
+# %% ../../nbs/runs/forecast.ipynb #743c7901
 def _synthesis_step(b):
     c = b.c
     terms = synthesis_terms(dict(c), b.teacher, task=b.task)
@@ -116,7 +116,7 @@ def _variation_step(b):
     strength = (c.strength or prior.strengths or (None,))[0]
     return lambda i: prior.vary(b.bank.images, b.labels, strength, list(range(b.small)))
 
-
+# %% ../../nbs/runs/forecast.ipynb #9b9a4901
 def _distillation_step(b):
     c, student = b.c, b.student.requires_grad_(True).train()
     terms = distillation_terms(dict(c), student, b.teacher, task=b.task)

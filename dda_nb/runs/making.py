@@ -113,7 +113,7 @@ def _bank_from_elsewhere(run):
     run.same_as_before('bank', checksum(bank.columns()))
     return bank.to(run.device)
 
-
+# %% ../../nbs/runs/making.ipynb #17e29301
 def images_of_run(
     folder,  # of a finished run
 ) -> ImageBank:  # on the CPU
@@ -124,7 +124,7 @@ def images_of_run(
             return read_bank(file)[0]
     raise MissingFile(f'{folder}: this run keeps no images; it was moved without them, or used real ones')
 
-
+# %% ../../nbs/runs/making.ipynb #17e29302
 def _bank_fits(run, other):
     return not rounds_of(run.config)
 
@@ -142,7 +142,7 @@ def _make_streams(run, file):
             f.unlink()
     team.wait()
 
-
+# %% ../../nbs/runs/making.ipynb #6635bb01
 def _stream(run, number, start, end):
     "The bank of one stream, and the seconds that an earlier call spent on it"
     part = run.file(f'stream-{number}')

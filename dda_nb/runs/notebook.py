@@ -38,7 +38,7 @@ def _parameter(field, width=110):
     about = textwrap.wrap(field.about, width - 2)
     return '\n'.join([*(f'# {a}' for a in about), f'{field.name} = None'])
 
-
+# %% ../../nbs/runs/notebook.ipynb #0b45e901
 def parameters_cell() -> str:
     "The cell of parameters of `experiments/dda.ipynb`: preset, folder, and every field, stage by stage"
     lines = ['preset = "smoke"  # see dda_run --help']
@@ -64,7 +64,7 @@ def _quiet(name):
     finally:
         log.setLevel(level)
 
-
+# %% ../../nbs/runs/notebook.ipynb #c1d39c01
 @contextlib.contextmanager
 def _in_a_line(partial):
     "Inside, what a notebook fails with becomes one line: our own errors as they are"
@@ -103,7 +103,7 @@ def _papermill(partial, values, shutdown, env):
         )
     return done.metadata.papermill
 
-
+# %% ../../nbs/runs/notebook.ipynb #cb218801
 def _row_left(out):
     "The row that a notebook left in a folder, if it left one"
     try:
@@ -111,7 +111,7 @@ def _row_left(out):
     except MissingFile:
         return {}
 
-
+# %% ../../nbs/runs/notebook.ipynb #cb218802
 def _without_paths(notebook):
     "An executed notebook's text, less this machine's paths in what papermill notes about it"
     nb = json.loads(notebook.read_text())
@@ -158,7 +158,7 @@ def only_command(
     finally:
         lock.release()
 
-
+# %% ../../nbs/runs/notebook.ipynb #d0be3301
 def run_notebook(
     config: Config,  # what to run
     out: Path,  # the run's folder, an absolute path

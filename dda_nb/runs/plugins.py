@@ -29,7 +29,7 @@ class PluginFields:
 
 _LOADED = {}  # file → checksum
 
-
+# %% ../../nbs/runs/plugins.ipynb #d6189801
 def load_plugins(
     file: str,  # of Python; empty for none
 ) -> str:  # its checksum; empty for none

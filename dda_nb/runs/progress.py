@@ -34,7 +34,7 @@ def new_lines(
         if last:
             return
 
-
+# %% ../../nbs/runs/progress.ipynb #542b1401
 def progress_of(
     line: str,  # of a run's log, or of whatever a user's notebook calls so
 ) -> dict:
@@ -77,7 +77,7 @@ def _at(line):
     "What a bar shows after this line"
     return counted(line['step'], line['total'], line.get('images', 0))
 
-
+# %% ../../nbs/runs/progress.ipynb #e0179001
 class StageBars:
     "A progress bar for each stage that a log tells of"
 
@@ -126,7 +126,7 @@ def check_tracker(
         raise BadInput(f'{kind} is not installed: pip install {kind}')
     return tracker
 
-
+# %% ../../nbs/runs/progress.ipynb #33a30001
 class _Steps:
     "The steps of a run, from those of its stages"
 

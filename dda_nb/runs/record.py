@@ -69,7 +69,7 @@ def device_name(
         return torch.cuda.get_device_name(device)
     return platform.machine() + ' CPU'
 
-
+# %% ../../nbs/runs/record.ipynb #67341e01
 def made_by(
     device,  # where it was computed
 ) -> dict:

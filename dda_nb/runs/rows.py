@@ -24,14 +24,14 @@ def ended(
     names = {f.name for f in folder.glob('*.ipynb')}
     return all(n.replace('.partial.', '.') in names for n in names)
 
-
+# %% ../../nbs/runs/rows.ipynb #91bfd701
 def _is_run(folder):
     try:
         return any((folder / name).exists() for name in ('results.json', 'failed.json', 'config.yaml'))
     except Exception:
         return True  # reading it will tell why not
 
-
+# %% ../../nbs/runs/rows.ipynb #91bfd702
 def _read_run(folder):
     "A run's row and None, or None and why it has no row; None if it is no run"
     run, begun = dict(run=str(folder)), dict(error='not finished', notebook='')
@@ -54,7 +54,7 @@ def _folders_in(folder):
     except Exception as e:
         raise MissingFile(f'{folder}: {one_line(e)}') from None
 
-
+# %% ../../nbs/runs/rows.ipynb #b5bfeb01
 def read_runs(
     places,  # folders of runs or of sweeps, see `place`
 ) -> (

@@ -99,7 +99,7 @@ class Stage:
 
 STAGES = {}  # name → `Stage`, in the order in which a run needs them
 
-
+# %% ../../nbs/runs/running.ipynb #9fcd8201
 def add_stage(
     stage: Stage,  # declared
 ):
@@ -122,7 +122,7 @@ def stopped_in_a_line(
     except KeyboardInterrupt:
         raise Stopped(f'{name}: stopped{self.progress()}; run the cell again to go on') from None
 
-
+# %% ../../nbs/runs/running.ipynb #aee92d01
 @patch
 def progress(self: Run) -> str:
     "The last step that the log tells of, in words; nothing where there is none"
@@ -156,7 +156,7 @@ _SAME = 'commit', 'version_dda_nb', 'version_torch', 'version_diffusers', 'devic
 def _note(folder, what):
     return (folder / f'{what}.txt').read_text() if (folder / f'{what}.txt').is_file() else None
 
-
+# %% ../../nbs/runs/running.ipynb #ff14e901
 def _neighbour(run, folder, ours, name):
     "The folder's configuration if the stage is the same there; None otherwise"
     row = read_results(folder)
@@ -166,7 +166,7 @@ def _neighbour(run, folder, ours, name):
     same = shared_values(theirs, name) == shared_values(run.config, name)
     return theirs if same and theirs != run.config else None
 
-
+# %% ../../nbs/runs/running.ipynb #ff14e902
 @patch
 def neighbours(
     self: Run,
@@ -194,7 +194,7 @@ def borrow(
         if all((other / f).exists() for f in stage.files) and stage.fits(self, other):
             return self._copy_from(other, stage.files)
 
-
+# %% ../../nbs/runs/running.ipynb #05caaf01
 @patch
 def _copy_from(self: Run, other, files):
     for f in files:
@@ -218,7 +218,7 @@ def result(
             self.results[name] = (_together if stage.shared else _first_alone)(self, stage)
     return self.results[name]
 
-
+# %% ../../nbs/runs/running.ipynb #13edeb01
 def _first_alone(run, stage):
     with run.team.first_then_others():
         if not run.has(stage.files):
@@ -227,7 +227,7 @@ def _first_alone(run, stage):
             stage.make(run)
         return stage.read(run)
 
-
+# %% ../../nbs/runs/running.ipynb #13edeb02
 def _together(run, stage):
     with run.team.first_then_others():
         if not run.has(stage.files):
@@ -236,7 +236,7 @@ def _together(run, stage):
         stage.make(run)
     return stage.read(run)
 
-
+# %% ../../nbs/runs/running.ipynb #13edeb03
 @patch
 def has(
     self: Run,

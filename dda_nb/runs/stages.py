@@ -39,7 +39,7 @@ def _images_to_learn_from(run, student, task):
     work.load_state_dict(read_bank(run.file('bank'))[1]['work'])
     return Rounds(work, bank, c.replay)
 
-
+# %% ../../nbs/runs/stages.ipynb #7e717a01
 def _make_student(run):
     c, teacher, student = run.config, run.teacher(), run.new_student()
     task = auxiliary_task(dict(c), student, c.seed)
@@ -53,7 +53,7 @@ def _make_student(run):
         _save_student(run, student, done, images)
     run.team.wait()
 
-
+# %% ../../nbs/runs/stages.ipynb #7e717a02
 def _save_student(run, student, done, images):
     more = {}
     if isinstance(images, Rounds):
@@ -69,7 +69,7 @@ def _read_student(run):
     run.seconds['rounds'] = student.notes.get('seconds_rounds', 0.0)
     return student.to(run.device)
 
-
+# %% ../../nbs/runs/stages.ipynb #3ed54301
 @patch
 def images(self: Run) -> ImageBank:
     "All that the student learned from: bank and kept variations, or in rounds what there was in the end"
@@ -105,12 +105,12 @@ def _make_row(run):
     row |= _times(run, len(run.synthesize()))
     write_file(run.folder / 'results.json', json.dumps(row, indent=1))
 
-
+# %% ../../nbs/runs/stages.ipynb #8f29b901
 def _costs(teacher, student):
     networks = dict(teacher=teacher, student=student)
     return {f'{who}_{k}': v for who, net in networks.items() for k, v in footprint(net).items()}
 
-
+# %% ../../nbs/runs/stages.ipynb #8f29b902
 def _variations_in_words(kept, run):
     made = next((m for m in kept.meta['made'] if m['stage'] == 'augment'), {})
     prior = {k: v for k, v in made.items() if k not in ('stage', 'strength', 'copies', 'seed', 'black')}

@@ -26,12 +26,12 @@ def _averaged(rows, by):
     apart = *by, 'seed', 'threads', 'processes', 'seconds'
     return [k for k in rows.select_dtypes('number') if k not in apart]
 
-
+# %% ../../nbs/runs/tables.ipynb #e1180501
 def _comparable(v):
     "A value that can be compared: lists as text"
     return json.dumps(v) if isinstance(v, (list, dict)) else v
 
-
+# %% ../../nbs/runs/tables.ipynb #e1180502
 def _natural(column):
     "Keys that sort numbers as numbers, and the rest after them"
     import pandas as pd
@@ -64,7 +64,7 @@ def table(
     frame.attrs['failed'] = rows.attrs['failed']
     return frame
 
-
+# %% ../../nbs/runs/tables.ipynb #cb3c9d01
 def _sorted(frame, sort, by):
     column = nearest(sort.removeprefix('-'), frame, 'column') if sort else by
     up = not sort.startswith('-')
@@ -81,7 +81,7 @@ def _spread(name, mean, std):
     digits = max(0, 1 - math.floor(math.log10(std)))
     return f'{mean:.{digits}f} ± {std:.{digits}f}'
 
-
+# %% ../../nbs/runs/tables.ipynb #a1ac1f01
 def cell_text(
     v,  # a value of any kind
 ) -> str:
@@ -108,7 +108,7 @@ def table_text(
     more = ['', f'{len(failed)} without a row:', ''] if failed else []
     return '\n'.join([text, *more, *map(_failure, failed)])
 
-
+# %% ../../nbs/runs/tables.ipynb #a1666b01
 def _failure(f):
     known = not f['notebook'] or str(f['notebook']) in str(f['error'])
     return f'- {cell_text(f["run"])}: {f["error"]}' + ('' if known else f'; its notebook: {f["notebook"]}')
@@ -126,7 +126,7 @@ def write_table(
         return write_file(file, buffer.getvalue())
     write_file(file, table_text(frame) + '\n' if kind == 'md' else frame.to_csv(index=False))
 
-
+# %% ../../nbs/runs/tables.ipynb #3af53301
 def _one_type_each(frame):
     "The same with columns that hold numbers and words as words"
     mixed = [k for k in frame if frame[k].dtype == object and frame[k].map(type).nunique() > 1]
@@ -148,7 +148,7 @@ def _draw_means(ax, rows, k, value):
     ax.errorbar(each.index, each['mean'], each['std'], marker='o', capsize=2)
     ax.set(xlabel=k)
 
-
+# %% ../../nbs/runs/tables.ipynb #1ee6b501
 def _draw_seconds(ax, rows, by, value):
     "The value against the seconds, a colour a setting"
     for at, g in rows.groupby([rows[k].map(_comparable) for k in by], sort=False, dropna=False):

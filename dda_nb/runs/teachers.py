@@ -49,7 +49,7 @@ def _told_by_weights(c):
     channels = next((t.shape[1] for t in state.values() if t.dim() == 4), 3)  # of the first convolution
     return (channels, c.side, c.side), list(range(n_outputs(c.teacher, channels, state, c.teacher_weights)))
 
-
+# %% ../../nbs/runs/teachers.ipynb #3b3eac01
 def _no_data(c):
     shape, classes = _told_by_weights(c)
     if c.side not in (0, shape[1]):
@@ -61,7 +61,7 @@ def _no_data(c):
     none = Split(torch.empty(0, *shape, dtype=torch.uint8), torch.empty(0, dtype=torch.long))
     return Data('none', none, none, names)
 
-
+# %% ../../nbs/runs/teachers.ipynb #3b3eac02
 def data_of(
     c: Config,  # any
 ) -> Data:
@@ -82,7 +82,7 @@ def _moments_of(c, data):
         raise BadInput(f'data=none: what does the teacher normalise with? {how}')
     return moments or data.moments()
 
-
+# %% ../../nbs/runs/teachers.ipynb #37358f01
 def read_teacher(
     c: Config,  # with `teacher_weights`
     data,  # for classes and shape
@@ -125,7 +125,7 @@ def teacher_file(
     name = f'{data.name}-{c.teacher.replace(":", "-")}-{mark}.safetensors'
     return make_folder(cache_folder() / 'teachers') / name
 
-
+# %% ../../nbs/runs/teachers.ipynb #c0175501
 def cached_teacher(
     c: Config,  # its `teacher` fields
     data,  # to train on
