@@ -67,7 +67,7 @@ def command():
 
 @pytest.fixture(scope='session')
 def smoke(command, tmp_path_factory):
-    "The folder of a finished smoke run, made through papermill with a teacher of its own, and what the command printed"
+    "The folder of a finished smoke run, made through papermill, and what the command printed"
     out = tmp_path_factory.mktemp('smoke') / 'run'
     done = command(
         'dda_run', 'smoke', '--out', out, env=os.environ | {'XDG_CACHE_HOME': str(out.parent / 'cache')}

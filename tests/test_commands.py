@@ -23,7 +23,7 @@ def test_help_lists_presets_methods_and_every_field(command):
     text = command('dda_run', '--help').stdout
     assert all(word in text for word in [*presets(), *METHODS])
     for name, field in FIELDS.items():
-        line = next(l for l in text.split('fields (')[1].splitlines() if l.startswith(f'  {name} '))
+        line = next(x for x in text.split('fields (')[1].splitlines() if x.startswith(f'  {name} '))
         assert field.kind.__name__ in line or field.kind is tuple
         assert len(line.split()) > 3
 
@@ -41,18 +41,23 @@ def test_run_prints_row_and_paths_and_shows_every_stage(smoke):
     for stage in 'teacher', 'synthesize', 'prior', 'augment', 'filter', 'distill':
         assert f'{stage:<12}:' in done.stderr
     other = [
-        l
-        for l in done.stderr.replace('\r', '\n').splitlines()
-        if l.strip() and not any(unit in l for unit in ('it/s', 's/it', '?it', ' images/s', 's/ images'))
+        line
+        for line in done.stderr.replace('\r', '\n').splitlines()
+        if line.strip()
+        and not any(unit in line for unit in ('it/s', 's/it', '?it', ' images/s', 's/ images'))
     ]
     assert not other, other
 
 
 def test_row_has_what_tables_need(smoke):
     row = read_results(smoke[0])
-    wanted = '''teacher_acc student_acc agreement teacher_params student_params bank_images kept_images seconds_teacher seconds_synthesize
-        seconds_prior seconds_augment seconds_filter seconds_distill images_per_s_synthesize images_per_s_augment images_per_s_distill peak_memory_mb
-        seed teacher_seed copies omega method arm commit command threads device_name version_torch version_dda_nb version_python'''.split()
+    wanted = '''
+    teacher_acc student_acc agreement teacher_params student_params bank_images kept_images
+    seconds_teacher seconds_synthesize seconds_prior seconds_augment seconds_filter seconds_distill
+    images_per_s_synthesize images_per_s_augment images_per_s_distill peak_memory_mb seed teacher_seed
+    copies omega method arm commit command threads device_name version_torch version_dda_nb
+    version_python
+    '''.split()
     assert not set(wanted) - row.keys()
     assert not [k for k, v in row.items() if isinstance(v, (list, dict))]
     assert FIELDS.keys() <= row.keys()
@@ -181,7 +186,7 @@ def test_distillation_never_sees_the_data(smoke, monkeypatch, tmp_path):
         honest.test,
         honest.classes,
     )
-    monkeypatch.setattr(data, '_plain_digits', lambda *_: spoilt)
+    monkeypatch.setattr('dda_nb.data.loading._plain_digits', lambda *_: spoilt)
     row = run_all(make_config('smoke'), tmp_path / 'run')
     assert same(weights(tmp_path / 'run'), weights(smoke[0]))
     assert row['student_acc'] == read_results(smoke[0])['student_acc']

@@ -41,7 +41,7 @@ def test_method_runs_by_name(tmp_path, method):
 
 @pytest.mark.parametrize('method', ['cmi', 'csd', 'fast'])
 def test_rounds_go_on_after_a_kill(tmp_path, method):
-    "Heads and memory (cmi), auxiliary classifier (csd), meta generator and smoothed statistics (fast) are part of the state"
+    "Heads, memory (cmi), auxiliary classifier (csd), meta generator, smoothed statistics (fast): all go on"
     more = f'method={method}', '--no-notebook'
     finish(tmp_path / 'whole', tmp_path / 'cache', *more)
     (tmp_path / 'killed').mkdir()

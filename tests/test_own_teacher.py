@@ -5,7 +5,6 @@ import os, subprocess, sys
 import pytest, torch
 from safetensors.torch import save_file
 
-import dda_nb.data
 from dda_nb.bank import new_bank
 from dda_nb.data import digits, load_data
 from dda_nb.distillation import load_student
@@ -136,9 +135,9 @@ def test_warning_of_a_teacher_at_chance_is_one_line(command, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert [
-        l
-        for l in done.stderr.splitlines()
-        if 'dda_run: warning: the teacher recognises' in l and 'before spending hours' in l
+        line
+        for line in done.stderr.splitlines()
+        if 'dda_run: warning: the teacher recognises' in line and 'before spending hours' in line
     ]
 
 
@@ -181,7 +180,7 @@ def test_weights_for_other_data_are_refused_by_layer(capsys, theirs, tmp_path):
 
 def test_second_load_decodes_nothing(theirs, monkeypatch):
     first = load_data(f'folder:{theirs / "images"}')
-    monkeypatch.setattr(dda_nb.data, '_decode', None)
+    monkeypatch.setattr('dda_nb.data.decoding.decode', None)
     again = load_data(f'folder:{theirs / "images"}')
     assert (
         torch.equal(first.train.images, again.train.images)

@@ -366,8 +366,8 @@ def test_trouble_stays_with_its_run(tmp_path):
         unreadable='File exists',
         dies='the process that computed died',
     ).items():
-        lines = [l for l in first.stdout.splitlines() if l.startswith(f'- {names[x]}: ')]
-        assert [l for l in lines if line in l], first.stdout
+        lines = [said for said in first.stdout.splitlines() if said.startswith(f'- {names[x]}: ')]
+        assert [said for said in lines if line in said], first.stdout
     assert f'{names["damaged"]}: its row was cut short or altered' in first.stderr
     assert (out / names['damaged'] / 'results.damaged.json').read_text() == '{"y": 1, "half'
 

@@ -85,9 +85,7 @@ class Field:
     open_low: bool = False  # whether `low` itself is out of range
     open_high: bool = False  # whether `high` itself is
     choices: tuple = ()  # the words that there are; none given is any
-    parse: object = (
-        None  # plain value → what the code uses, whose `str` is the value again; raises `BadInput`
-    )
+    parse: object = None  # plain value → what the code uses, whose `str` is the value again
     before: object = None  # its value in runs of releases that did not have it; None: it was always there
 
 # %% ../../nbs/core/fields.ipynb #5ffdc8c6

@@ -89,12 +89,8 @@ class Stage:
     read: object  # called with the run: what the stage gives
     takes: tuple = ()  # stages that it asks for
     files: tuple = ()  # what it leaves in the folder
-    shared: bool = (
-        False  # whether all processes compute it together; otherwise the first does, and the others read
-    )
-    fits: object = (
-        None  # called with this run and a neighbour's folder: whether its files may be borrowed; None: never
-    )
+    shared: bool = False  # whether all processes compute it together; otherwise the first does
+    fits: object = None  # (run, a neighbour's folder) → whether its files may be borrowed; None: never
 
 
 STAGES = {}  # name → `Stage`, in the order in which a run needs them
