@@ -59,12 +59,30 @@ class ApiEntry(MarkdownRenderer):
             return self.nm
         bare = self.sig.replace(
             return_annotation=inspect.Signature.empty,
-            parameters=[p.replace(annotation=p.empty) for p in self.sig.parameters.values()],
+            parameters=[_bare(p) for p in self.sig.parameters.values()],
         )
         whole = f'{self.nm}{bare}'
         if len(whole) < 100:
             return whole
         return f'{self.nm}(\n    ' + ',\n    '.join(map(str, bare.parameters.values())) + ')'
+
+
+class _Named:
+    "A default that is a class or a function, which a signature shows by its name"
+
+    def __init__(self, name):
+        self.name = name
+
+    def __repr__(self):
+        return self.name
+
+
+def _bare(parameter):
+    "A parameter without its annotation, which the table has"
+    default = parameter.default
+    if default is not parameter.empty and (inspect.isclass(default) or inspect.isroutine(default)):
+        default = _Named(default.__name__)
+    return parameter.replace(annotation=parameter.empty, default=default)
 
 
 def _function_of(member):

@@ -1,7 +1,7 @@
 """Students are what they were, to the last bit
 
-students.json holds a checksum of each student's weights, with the commit and the environment of its recording.
-Sums of floating point numbers differ between releases of PyTorch and kinds of CPU, so elsewhere these tests are
+students.json holds a checksum of each student's weights, with commit and environment of its recording.
+Sums of floating point numbers differ between releases of PyTorch and kinds of CPU: elsewhere these tests are
 skipped. A change that changes students on purpose records them anew, once, and says so:
 python tests/test_students.py
 """

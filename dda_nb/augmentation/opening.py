@@ -19,7 +19,8 @@ from .priors import PIXELS, VARIATIONS, Prior, pipeline_name, quietly, read_part
 from .schedules import check_times, new_scheduler, pixel_scheduler
 from .unet import PATCHED
 from .pixel import PixelPrior
-from .latent import StableDiffusionPrior, check_prompts, check_side, split_prompts
+from .latent import check_side
+from .prompted import StableDiffusionPrior, check_prompts, split_prompts
 from .variations import ImageVariationPrior
 
 # %% ../../nbs/augmentation/opening.ipynb #8be686df

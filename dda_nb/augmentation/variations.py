@@ -1,4 +1,4 @@
-"""TODO
+"""Models that are told an image instead of words: the paper's prior, and unCLIP
 
 Docs: https://dda-nb.github.io/dda_nb/augmentation/variations.html.md"""
 
@@ -11,20 +11,19 @@ __all__ = ['ImageVariationPrior']
 from types import SimpleNamespace
 
 import torch, torch.nn as nn
+from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..data.views import to_float, to_uint8
 from .priors import VARIATIONS, from_model, pipeline_name, quietly, recolour
 from .schedules import noises
-from .latent import EMBEDDINGS, Latent, call_arguments
+from .latent import Latent, call_arguments
+from .prompted import EMBEDDINGS
 
-# %% ../../nbs/augmentation/variations.ipynb #845da85d
+# %% ../../nbs/augmentation/variations.ipynb #b2957ecd
 class _Embedded(nn.Module):
     "Stands for an image encoder where the embeddings are there already"
 
-    def __init__(
-        self,
-        like,  # the image encoder
-    ):
+    def __init__(self, like):
         super().__init__()
         self.none = nn.Parameter(torch.empty(0, device=like.device, dtype=like.dtype), requires_grad=False)
         self.device, self.dtype = like.device, like.dtype
@@ -32,12 +31,11 @@ class _Embedded(nn.Module):
     def forward(self, x):
         return SimpleNamespace(image_embeds=x)
 
-# %% ../../nbs/augmentation/variations.ipynb #b2957ecd
+# %% ../../nbs/augmentation/variations.ipynb #32862993
 class ImageVariationPrior(Latent):
     "Variations of an image from its CLIP embedding: Stable Diffusion Image Variations, or Stable unCLIP"
 
     strengths = ()
-    takes = 'prior_precision', 'guidance', 'scheduler', 'prior_side', 'safety_checker'
 
     def __init__(
         self,
@@ -46,7 +44,7 @@ class ImageVariationPrior(Latent):
         guidance: float = -1.0,  # guidance scale; 1 and below: none; −1: the pipeline's default
         side: int = 0,  # pixels of the shorter side in the model; 0 is its native one
     ):
-        super().__init__(pipe, steps, guidance, side, 10)
+        super().__init__(pipe, steps, guidance, side, usual=10)
         self.unclip, self.encoder = 'noise_level' in call_arguments(pipe), pipe.image_encoder
         if not self.unclip:
             pipe.image_encoder = _Embedded(self.encoder)
@@ -57,55 +55,59 @@ class ImageVariationPrior(Latent):
     def _last_level(self):
         return self.pipe.image_noising_scheduler.config.num_train_timesteps - 1
 
-    @torch.no_grad()
-    def encode(self, images, labels):
-        images = images.to(self.net.device)
-        rgb = to_uint8(recolour(to_float(images), 3))
-        seen = self.pipe.feature_extractor(images=rgb, return_tensors='pt').pixel_values
-        return dict(
-            embedding=self.encoder(seen.to(self.net.device, self.net.dtype)).image_embeds, like=images
-        )
-
-    @torch.no_grad()
-    def denoise(self, known, strength, seeds):
-        if strength is not None and not self.unclip:
-            raise BadInput(
-                f'{type(self.pipe).__name__} has no strength; leave it out, and set guidance to say how close variations stay'
-            )
-        given, (h, w) = known['embedding'], self.size(known['like'].shape[1:])
-        what = (
-            dict(image=given)
-            if not self.unclip
-            else dict(
-                image_embeds=given,
-                noise_level=round((strength or 0) * self._last_level()),
-                **{k: t.expand(len(given), -1, -1) for k, t in zip(EMBEDDINGS[2], self.text)},
-            )
-        )
-        with quietly():
-            made = self.pipe(
-                height=h,
-                width=w,
-                num_inference_steps=self.steps,
-                guidance_scale=self.guidance,
-                generator=noises(seeds),
-                output_type='pt',
-                **what,
-            )
-        return from_model(made.images, known['like'].shape[1:])
-
-    def save_pretrained(self, path):
-        if self.unclip:
-            return super().save_pretrained(path)
-        given, self.pipe.image_encoder = self.pipe.image_encoder, self.encoder
-        try:
-            super().save_pretrained(path)
-        finally:
-            self.pipe.image_encoder = given
-
     @staticmethod
     def pipeline(path):
         "The class of diffusers that reads what lies there"
         import diffusers
 
         return getattr(diffusers, VARIATIONS[pipeline_name(path)])
+
+# %% ../../nbs/augmentation/variations.ipynb #6170e236
+@patch
+@torch.no_grad()
+def encode(self: ImageVariationPrior, images, labels):
+    images = images.to(self.net.device)
+    rgb = to_uint8(recolour(to_float(images), 3))
+    pixels = self.pipe.feature_extractor(images=rgb, return_tensors='pt').pixel_values
+    embedding = self.encoder(pixels.to(self.net.device, self.net.dtype)).image_embeds
+    return dict(embedding=embedding, like=images)
+
+# %% ../../nbs/augmentation/variations.ipynb #57750af8
+@patch
+def _told(self: ImageVariationPrior, embedding, strength):
+    "What the pipeline is told of the parents; `BadInput` for a strength that it does not have"
+    if not self.unclip:
+        if strength is None:
+            return dict(image=embedding)
+        name, instead = type(self.pipe).__name__, 'set guidance to say how close variations stay'
+        raise BadInput(f'{name} has no strength; leave it out, and {instead}')
+    texts = {name: t.expand(len(embedding), -1, -1) for name, t in zip(EMBEDDINGS[2], self.text)}
+    level = round((strength or 0) * self._last_level())
+    return dict(image_embeds=embedding, noise_level=level, **texts)
+
+
+@patch
+@torch.no_grad()
+def denoise(self: ImageVariationPrior, parents, strength, seeds):
+    told, shape = self._told(parents['embedding'], strength), parents['like'].shape[1:]
+    height, width = self.size(shape)
+    with quietly():
+        drawn = self.pipe(
+            height=height,
+            width=width,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            generator=noises(seeds),
+            output_type='pt',
+            **told,
+        )
+    return from_model(drawn.images, shape)
+
+# %% ../../nbs/augmentation/variations.ipynb #9027324f
+@patch
+def save_pretrained(self: ImageVariationPrior, path):
+    in_use, self.pipe.image_encoder = self.pipe.image_encoder, self.encoder
+    try:
+        super(ImageVariationPrior, self).save_pretrained(path)
+    finally:
+        self.pipe.image_encoder = in_use

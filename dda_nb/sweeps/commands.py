@@ -32,7 +32,7 @@ def _sweep_parser():
     add('file', metavar='SWEEP.yaml', help='notebook, preset, fixed, grid or list or sample, seeds')
     out = "the sweep's folder, or s3://... and the like (default: runs/<name of the file>)"
     add('--out', default='', metavar='FOLDER', help=out)
-    dry = 'say what the sweep would do and, from runs that are done or a few steps, how long; then stop'
+    dry = 'say what the sweep would do, and about how long it would take; then stop'
     add('--dry-run', action='store_true', help=dry)
     address = 'of a Ray cluster, such as auto or ray://head:10001 (default: this machine)'
     add('--address', default='', metavar='ADDRESS', help=address)

@@ -74,6 +74,12 @@ def _seconds_taken(tasks, out):
     rows = gather([out / t.name for t in tasks])
     return (rows.seconds - rows.get('seconds_teacher', 0)).mean()
 
+# %% ../../nbs/sweeps/outlook.ipynb #a843283f
+def _machine_text():
+    "What this machine computes with"
+    cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
+    return f'this machine has {cores} cores' + (f' and {gpus} GPUs' if gpus else '')
+
 # %% ../../nbs/sweeps/outlook.ipynb #9a3bd735
 def time_text(
     tasks: list,  # see `Task`
@@ -98,9 +104,3 @@ def time_text(
         f'{len(left)} left, about {duration_text(each)} {which} ({source}): '
         f'{duration_text(each * len(left))} of computing; {_machine_text()}'
     )
-
-# %% ../../nbs/sweeps/outlook.ipynb #a843283f
-def _machine_text():
-    "What this machine computes with"
-    cores, gpus = os.cpu_count() or 1, torch.cuda.device_count()
-    return f'this machine has {cores} cores' + (f' and {gpus} GPUs' if gpus else '')
