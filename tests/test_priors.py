@@ -1,4 +1,4 @@
-"Pretrained priors and CLIP, through the commands a user calls, on small models with random weights in the libraries' own formats"
+"Pretrained priors and CLIP, through the commands a user calls, on small models in the libraries' own formats"
 
 import os, subprocess, sys
 from unittest.mock import patch
@@ -52,7 +52,8 @@ def strength_of(prior):
     [
         (
             'stable-diffusion',
-            'prior StableDiffusionPrior, steps 2, guidance 7.5, scheduler DPMSolverMultistepScheduler, side 32',
+            'prior StableDiffusionPrior, steps 2, guidance 7.5, scheduler DPMSolverMultistepScheduler,'
+            ' side 32',
         ),
         ('image-variation', 'ImageVariationPrior, steps 2'),
         ('unclip', 'ImageVariationPrior, steps 2, guidance 10'),
@@ -88,9 +89,10 @@ def test_run_with_each_prior_and_clip(command, toys, tmp_path, prior, used):
     }
     assert len(ImageBank.load(tmp_path / 'run' / 'variations.safetensors')) == 40
     other = [
-        l
-        for l in done.stderr.replace('\r', '\n').splitlines()
-        if l.strip() and not any(unit in l for unit in ('it/s', 's/it', '?it', ' images/s', 's/ images'))
+        line
+        for line in done.stderr.replace('\r', '\n').splitlines()
+        if line.strip()
+        and not any(unit in line for unit in ('it/s', 's/it', '?it', ' images/s', 's/ images'))
     ]
     assert not other, other
 
@@ -185,7 +187,8 @@ from dda_nb.augmentation import augment, open_prior
 from dda_nb.bank import ImageBank
 torch.set_num_threads(1)
 bank = ImageBank.load(sys.argv[1])
-augment(bank, open_prior(sys.argv[2], bank.meta['classes'], (1, 8, 8), denoise_steps=3), copies=3, batch=16, share=(int(sys.argv[3]), 2), save=sys.argv[4])
+prior = open_prior(sys.argv[2], bank.meta['classes'], (1, 8, 8), denoise_steps=3)
+augment(bank, prior, copies=3, batch=16, share=(int(sys.argv[3]), 2), save=sys.argv[4])
 '''
 
 
@@ -259,7 +262,8 @@ class Mirror:
     strengths = .5,
     def vary(self, images, labels, strength, seeds): return images.flip(3)
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-parents = new_bank(torch.randint(1, 256, (6250, 3, 32, 32), dtype=torch.uint8), torch.arange(6250) % 10, classes=[*range(10)])
+images = torch.randint(1, 256, (6250, 3, 32, 32), dtype=torch.uint8)
+parents = new_bank(images, torch.arange(6250) % 10, classes=[*range(10)])
 augment(parents[:64], Mirror(), copies=16, batch=512, save=sys.argv[1] + '/warm.safetensors')
 before = peak()
 kids = augment(parents, Mirror(), copies=16, batch=512, save=sys.argv[1] + '/kids.safetensors')
@@ -268,17 +272,12 @@ print(len(kids), peak() - before, sum(v.nbytes for v in kids.columns().values())
 
 
 def test_a_hundred_thousand_variations_hold_the_bank_and_one_batch(tmp_path):
-    n, grown, held = map(
-        int,
-        subprocess.run(
-            [sys.executable, '-c', MEMORY, tmp_path], check=True, capture_output=True, text=True
-        ).stdout.split(),
-    )
+    call = [sys.executable, '-c', MEMORY, tmp_path]
+    done = subprocess.run(call, check=True, capture_output=True, text=True)
+    n, grown, size = map(int, done.stdout.split())
+    print(f'{grown / 2**20:.0f} MB for a bank of {size / 2**20:.0f} MB')
     batch = 512 * 3 * 32 * 32
-    print(f'{grown / 2**20:.0f} MB for a bank of {held / 2**20:.0f} MB')
-    assert (
-        n == 100_000 and grown <= held + 20 * batch
-    )  # 30 MB: the batch on its way, its seeds, and the allocator's slack
+    assert n == 100_000 and grown <= size + 20 * batch  # 30 MB: the batch on its way, its seeds, some slack
 
 
 @pytest.mark.parametrize(
@@ -307,7 +306,7 @@ def test_a_hundred_thousand_variations_hold_the_bank_and_one_batch(tmp_path):
         ),
         (['prior={toys}/pixel', 'prior_precision=fp16'], 'PixelPrior takes no prior_precision'),
         (['guidance=-.5'], 'guidance must be -1, for the default, or at least 0, found -0.5'),
-        (['prior_precision=fp8'], "unknown precision 'fp8'"),
+        (['prior_precision=fp8'], "unknown value of prior_precision 'fp8'"),
         (['embedder=clip'], 'embedder must be teacher, clip:MODEL@WEIGHTS or clip:FOLDER'),
         (['embedder=clip:ViT-B-33@x'], "unknown OpenCLIP model 'ViT-B-33'; did you mean"),
         (['embedder=clip:ViT-B-32@/nowhere.pt'], 'no OpenCLIP weights could be read there'),
@@ -367,7 +366,8 @@ def test_a_model_in_the_hubs_cache_is_used_offline(toys, tmp_path, monkeypatch):
     (repo / 'refs').mkdir()
     (repo / 'refs' / 'main').write_text('a' * 40)
     os.symlink(toys / 'stable-diffusion', snapshot)
-    script = 'from dda_nb.augmentation import open_prior; print(open_prior("owner/tiny", list("0123456789"), (1, 8, 8)))'
+    script = '''from dda_nb.augmentation import open_prior
+print(open_prior("owner/tiny", list("0123456789"), (1, 8, 8)))'''
     done = subprocess.run(
         [sys.executable, '-c', script],
         capture_output=True,
