@@ -12,7 +12,9 @@ CHROME = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'g
 BROWSER = pytest.mark.skipif(CHROME is None and not os.environ.get('CI'), reason='no Chromium here')
 
 
-LONGEST = 'test_sweeps', 'test_methods', 'test_interruption', 'test_priors', 'test_commands'
+LONGEST = (
+    'test_sweeps test_methods test_interruption test_priors test_commands test_cells test_lab test_students'
+).split()
 
 
 def pytest_collection_modifyitems(items):

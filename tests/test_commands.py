@@ -208,7 +208,7 @@ def test_wheel_runs_outside_any_checkout(tmp_path):
         ROOT,
         source,
         symlinks=True,
-        ignore=shutil.ignore_patterns('.venv', '.git', 'runs', 'build', '*.egg-info'),
+        ignore=shutil.ignore_patterns('.venv', '.git', 'build', '*.egg-info'),
     )
     subprocess.run([*build[:-1], source], check=True, capture_output=True)
     wheel = next(tmp_path.glob('*.whl'))
