@@ -123,8 +123,8 @@ add_method(
     'fast',
     'a generator that learns to begin well',
     'Fang et al. 2022',
-    **_QUICK | dict(parametrisation='meta_generator', batch_steps=10, synth_lr=2e-3),
-    **dict(alpha_dad=1.1),
+    **_QUICK
+    | dict(parametrisation='meta_generator', batch_steps=10, synth_lr=2e-3, alpha_oh=0.4, alpha_dad=1.1),
 )
 add_method(
     'nayer',
