@@ -84,7 +84,11 @@ def test_a_folder_offers_the_names_of_its_modules():
     from dda_nb import pipeline, runs, synthesis
     from dda_nb.distillation import export_student, judge, load_student
     from dda_nb.evaluation import judging
+    from dda_nb.augmentation import toy_pipeline
+    from dda_nb.models import toy_clip
+    from dda_nb.synthesis import batchnorms
 
+    assert toy_pipeline and toy_clip and batchnorms
     assert judge is judging.judge and export_student and load_student
     assert pipeline.run_all is runs.run_all and 'synthesize' in dir(synthesis)
     with pytest.raises(ImportError):

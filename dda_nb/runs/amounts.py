@@ -45,7 +45,7 @@ def first_batches(
     "Batches that are there when the student begins"
     return min(max(batches_before(c), 1), batches_of(c))
 
-# %% ../../nbs/runs/amounts.ipynb #fc810e02
+# %% ../../nbs/runs/amounts.ipynb #fc810e03
 def rounds_of(
     c,  # a configuration
 ) -> int:
