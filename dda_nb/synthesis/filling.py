@@ -222,7 +222,7 @@ def synthesize(
     terms: list = None,  # (weight, term) pairs; a term takes a `Seen` and returns a 0-d tensor
     parametrisation=None,  # a name in `PARAMETRISATIONS`, its class, or a new one, which has its own `lr`
     lr: float = None,  # of Adam
-    steps: int = None,  # optimisation steps for each batch; None is the method's own, or 150
+    steps: int = None,  # optimisation steps for each batch; None is the method's own, or `synth_steps`
     batch: int = SynthesisFields.synth_batch,  # images optimised together, at most
     shift: int = 1,  # random shift before the teacher looks, in pixels
     seed: int = 0,  # same seed, same images, on one device with the same number of threads
