@@ -164,7 +164,7 @@ def fill(
     state, safe = save and shards.path.with_suffix('.ckpt'), shards.resume()
     if _without_parts(state, work.key, safe):
         state.unlink()
-    loop = Loop(until * work.steps, 'synthesize', state, every=2.0, key=work.key, work=work)
+    loop = Loop(until * work.steps, 'synthesize', state, key=work.key, work=work)
     for _ in loop:
         loop.log(**work.step())
         if work.made is not None and work.number > safe:
