@@ -10,9 +10,8 @@ from dda_nb.augmentation import augment, open_prior, prior_folder, train_prior
 from dda_nb.bank import ImageBank, new_bank
 from dda_nb.core import derive
 from dda_nb.data import load_data
+from dda_nb.runs import changing, dda_run, making, read_results, record
 from dda_nb.toys import toy_clip, toy_pipeline
-from dda_nb.pipeline import read_results
-from dda_nb.runs import dda_run
 
 KINDS = 'stable-diffusion', 'image-variation', 'unclip'
 
@@ -21,22 +20,20 @@ KINDS = 'stable-diffusion', 'image-variation', 'unclip'
 def toys(tmp_path_factory):
     "Folders: three latent pipelines, a pixel model with classes and one without, and a CLIP"
     folder, digits = tmp_path_factory.mktemp('toys'), load_data('digits')
+    images, labels = digits.train.images[:64], digits.train.labels[:64]
     for kind in KINDS:
         toy_pipeline(kind, folder / kind)
-    train_prior(
-        new_bank(digits.train.images[:64], digits.train.labels[:64], classes=digits.classes), steps=5
-    ).save_pretrained(folder / 'pixel')
-    train_prior(digits.train.images[:64], steps=5).save_pretrained(folder / 'unconditional')
+    labelled = new_bank(images, labels, classes=digits.classes)
+    train_prior(labelled, steps=5).save_pretrained(folder / 'pixel')
+    train_prior(images, steps=5).save_pretrained(folder / 'unconditional')
     toy_clip(folder / 'clip')
     return folder
 
 
 @pytest.fixture(scope='module')
 def bank():
-    train = load_data('digits').train
-    return new_bank(
-        train.images[:64], train.labels[:64], classes=[str(i) for i in range(10)], mean=[0.3], std=[0.4]
-    )
+    images, labels = (column[:64] for column in load_data('digits').train)
+    return new_bank(images, labels, classes=[*'0123456789'], mean=[0.3], std=[0.4])
 
 
 def opened(toys, kind, bank, steps=3):
@@ -47,178 +44,127 @@ def strength_of(prior):
     return 0.5 if prior.strengths else None
 
 
-@pytest.mark.parametrize(
-    'prior, used',
-    [
-        (
-            'stable-diffusion',
-            'prior StableDiffusionPrior, steps 2, guidance 7.5, scheduler DPMSolverMultistepScheduler,'
-            ' side 32',
-        ),
-        ('image-variation', 'ImageVariationPrior, steps 2'),
-        ('unclip', 'ImageVariationPrior, steps 2, guidance 10'),
-        ('pixel', 'PixelPrior, steps 2'),
-        ('unconditional', 'PixelPrior, steps 2'),
-    ],
-)
-def test_run_with_each_prior_and_clip(command, toys, tmp_path, prior, used):
-    "End to end, by relative paths, through papermill"
-    done = command(
-        'dda_run',
-        'smoke',
-        f'prior={prior}',
-        'embedder=clip:clip',
-        'denoise_steps=2',
-        'copies=2',
-        'bank_images=20',
-        '--out',
-        tmp_path / 'run',
-        cwd=toys,
-    )
+def run(out, *words):
+    "A smoke run without a notebook, in this process; its status"
+    return dda_run(['smoke', *words, '--no-notebook', '--out', str(out)])
+
+
+PLAIN = 'prior StableDiffusionPrior, steps 2, guidance 7.5, scheduler DPMSolverMultistepScheduler, side 32'
+FEW = 'denoise_steps=2', 'copies=2', 'bank_images=20', 'embedder=clip:clip'
+USED = {
+    'stable-diffusion': PLAIN,
+    'image-variation': 'ImageVariationPrior, steps 2',
+    'unclip': 'ImageVariationPrior, steps 2, guidance 10',
+    'pixel': 'PixelPrior, steps 2',
+    'unconditional': 'PixelPrior, steps 2',
+}
+
+
+def check_result(out, toys, prior, printed):
+    "Row, files and images of a run, and that it printed nothing but bars"
+    row = read_results(out)
+    assert USED[prior] in row['prior_used'] and row['embedder'] == f'clip:{toys / "clip"}'
+    assert row['seconds_prior'] == 0 and row['black_variations'] == 0
+    assert row['strength_used'] == ('' if prior in ('image-variation', 'unclip') else '0.3,0.5,0.7')
+    assert len(ImageBank.load(out / 'variations.safetensors')) == 40
+    assert (out / 'embeddings.safetensors').exists()
+    bars = 'it/s', 's/it', '?it', ' images/s', 's/ images'
+    lines = [line for line in printed.replace('\r', '\n').splitlines() if line.strip()]
+    assert not [line for line in lines if not any(unit in line for unit in bars)]
+
+
+@pytest.mark.parametrize('prior', ['stable-diffusion', 'pixel'])
+def test_run_through_papermill(command, toys, tmp_path, prior):
+    "End to end, by relative paths, with a model of latents and one of pixels"
+    done = command('dda_run', 'smoke', f'prior={prior}', *FEW, '--out', tmp_path / 'run', cwd=toys)
     assert done.returncode == 0, done.stderr
-    row = read_results(tmp_path / 'run')
-    assert (
-        used in row['prior_used'] and row['embedder'] == f'clip:{toys / "clip"}' and row['seconds_prior'] == 0
-    )
-    assert (
-        row['strength_used'] == ('' if prior in ('image-variation', 'unclip') else '0.3,0.5,0.7')
-        and row['black_variations'] == 0
-    )
-    assert {'variations.safetensors', 'embeddings.safetensors', 'dda.ipynb'} <= {
-        p.name for p in (tmp_path / 'run').iterdir()
-    }
-    assert len(ImageBank.load(tmp_path / 'run' / 'variations.safetensors')) == 40
-    other = [
-        line
-        for line in done.stderr.replace('\r', '\n').splitlines()
-        if line.strip()
-        and not any(unit in line for unit in ('it/s', 's/it', '?it', ' images/s', 's/ images'))
-    ]
-    assert not other, other
+    assert (tmp_path / 'run' / 'dda.ipynb').exists()
+    check_result(tmp_path / 'run', toys, prior, done.stderr)
+
+
+@pytest.mark.parametrize('prior', ['image-variation', 'unclip', 'unconditional'])
+def test_run_with_each_other_prior(capfd, monkeypatch, toys, tmp_path, prior):
+    "The same for the other kinds, without the notebook, which treats all priors alike"
+    monkeypatch.chdir(toys)
+    assert run(tmp_path / 'run', f'prior={prior}', *FEW) == 0
+    check_result(tmp_path / 'run', toys, prior, capfd.readouterr().err)
 
 
 def test_what_a_prior_is_asked_for_is_used_and_recorded(toys, tmp_path):
-    words = [
-        'smoke',
-        f'prior={toys / "stable-diffusion"}',
-        'guidance=3',
-        'negative_prompt=blurry',
-        'prompts=a photo of a {}|a sketch of a {}',
-        'scheduler=EulerDiscreteScheduler',
-        'prior_side=16',
-        'denoise_steps=1',
-        'copies=2',
-        'bank_images=10',
-        'strength=.4',
-        'vary_batch=7',
-        'omega=views:.1',
-        'omega_max=.999',
-        'keep_class=yes',
-    ]
-    assert dda_run([*words, '--no-notebook', '--out', str(tmp_path / 'run')]) == 0
+    words = (
+        'guidance=3 prior_side=16 denoise_steps=1 copies=2 bank_images=10 strength=.4 vary_batch=7'.split()
+    )
+    words += ['scheduler=EulerDiscreteScheduler', 'omega=views:.1', 'omega_max=.999', 'keep_class=yes']
+    prompts = ['negative_prompt=blurry', 'prompts=a photo of a {}|a sketch of a {}']
+    assert run(tmp_path / 'run', f'prior={toys / "stable-diffusion"}', *words, *prompts) == 0
     row = read_results(tmp_path / 'run')
-    assert (
-        all(
-            w in row['prior_used']
-            for w in (
-                'guidance 3',
-                'negative_prompt blurry',
-                'a sketch of a {}',
-                'EulerDiscreteScheduler',
-                'side 16',
-                'batch 7',
-            )
-        )
-        and row['strength_used'] == '0.4'
-    )
-    assert (
-        dda_run(
-            [
-                f'prior={toys / "unclip"}' if w.startswith('prior=') else w
-                for w in words
-                if not w.startswith(('neg', 'prompts'))
-            ]
-            + ['--no-notebook', '--out', str(tmp_path / 'un')]
-        )
-        == 0
-    )
+    assert row['strength_used'] == '0.4'
+    used = 'guidance 3', 'negative_prompt blurry', 'a sketch of a {}', 'EulerDiscreteScheduler'
+    for word in (*used, 'side 16', 'batch 7'):
+        assert word in row['prior_used']
+    assert run(tmp_path / 'un', f'prior={toys / "unclip"}', *words) == 0
     assert read_results(tmp_path / 'un')['strength_used'] == '0.4'
+
+
+def variations_and_noise(prior, bank, seeds, size):
+    "Variations drawn in batches of a size, and all the noise that was drawn for them, by shape"
+    drawn, randn = {}, torch.randn
+
+    def note(*args, **how):
+        x = randn(*args, **how)
+        drawn.setdefault(x.shape[1:], []).append(x)
+        return x
+
+    with patch('torch.randn', note):
+        parts = zip(bank.images.split(size), bank.labels.split(size), torch.tensor(seeds).split(size))
+        images = [prior.vary(x, y, strength_of(prior), s.tolist()) for x, y, s in parts]
+    return torch.cat(images), {shape: torch.cat(noise) for shape, noise in drawn.items()}
 
 
 @pytest.mark.parametrize('prior', [*KINDS, 'pixel', 'unconditional'])
 def test_noise_is_bit_equal_and_images_alike_at_any_batch_size(toys, bank, prior):
-    prior, seeds, drawn = opened(toys, prior, bank), [derive(0, 'test', i) for i in range(64)], []
-    randn = torch.randn
-
-    def vary(size):
-        drawn.clear()
-        with patch('torch.randn', lambda *a, **k: drawn.append(randn(*a, **k)) or drawn[-1]):
-            images = torch.cat(
-                [
-                    prior.vary(
-                        bank.images[i : i + size],
-                        bank.labels[i : i + size],
-                        strength_of(prior),
-                        seeds[i : i + size],
-                    )
-                    for i in range(0, 64, size)
-                ]
-            )
-        by_shape = {}
-        for x in drawn:
-            by_shape.setdefault(x.shape[1:], []).append(x)
-        return images, {k: torch.cat(v) for k, v in by_shape.items()}
-
-    images, noise = vary(64)
+    prior, few, seeds = opened(toys, prior, bank), bank[:32], [derive(0, 'test', i) for i in range(32)]
+    images, noise = variations_and_noise(prior, few, seeds, 32)
     assert noise
     for size in 1, 7:
-        others, same = vary(size)
+        others, same = variations_and_noise(prior, few, seeds, size)
         assert noise.keys() == same.keys() and all(torch.equal(noise[k], same[k]) for k in noise)
         off = (others.float() - images.float()).abs()
         assert off.max() <= 1 and (off > 0).float().mean() <= 0.001
-    assert (
-        len({tuple(x.flatten().tolist()) for x in images}) > 32
-    )  # and different seeds draw different images
+    assert len(images.flatten(1).unique(dim=0)) > 16  # and different seeds draw different images
 
 
-SHARE = '''
+SHARE = """
 import sys, torch
+from pathlib import Path
 from dda_nb.augmentation import augment, open_prior
 from dda_nb.bank import ImageBank
 torch.set_num_threads(1)
-bank = ImageBank.load(sys.argv[1])
-prior = open_prior(sys.argv[2], bank.meta['classes'], (1, 8, 8), denoise_steps=3)
-augment(bank, prior, copies=3, batch=16, share=(int(sys.argv[3]), 2), save=sys.argv[4])
-'''
+folder, number, *priors = sys.argv[1:]
+bank = ImageBank.load(Path(folder) / 'bank.safetensors')
+for path in map(Path, priors):
+    prior = open_prior(path, bank.meta['classes'], (1, 8, 8), denoise_steps=3)
+    file = Path(folder) / f'{path.name}-{number}.safetensors'
+    augment(bank, prior, copies=3, batch=16, share=(int(number), 2), save=file)
+"""
 
 
-@pytest.mark.parametrize('prior', [*KINDS, 'pixel'])
-def test_two_processes_make_the_same_as_one(toys, bank, tmp_path, prior):
-    bank[:40].save(tmp_path / 'bank.safetensors')
-    for i in 0, 1:
-        subprocess.run(
-            [
-                sys.executable,
-                '-c',
-                SHARE,
-                tmp_path / 'bank.safetensors',
-                toys / prior,
-                str(i),
-                tmp_path / f'{i}.safetensors',
-            ],
-            check=True,
-        )
+def test_two_processes_make_the_same_as_one(toys, bank, tmp_path):
+    "Both at once, each with its share of the variations by every kind of prior"
+    kinds, few = [*KINDS, 'pixel'], bank[:40]
+    few.save(tmp_path / 'bank.safetensors')
+    call = [sys.executable, '-c', SHARE, tmp_path]
+    paths = [toys / kind for kind in kinds]
+    both = [subprocess.Popen([*call, number, *paths]) for number in '01']
+    assert [process.wait(300) for process in both] == [0, 0]
     torch.set_num_threads(1)
-    whole, both = (
-        augment(bank[:40], opened(toys, prior, bank), copies=3, batch=16),
-        ImageBank.load(tmp_path / '0.safetensors') + ImageBank.load(tmp_path / '1.safetensors'),
-    )
-    both = both[both.id.argsort()]
-    assert (
-        torch.equal(both.id, whole.id)
-        and torch.equal(both.images, whole.images)
-        and torch.equal(both.parent, whole.parent)
-    )
+    for kind in kinds:
+        whole = augment(few, opened(toys, kind, bank), copies=3, batch=16)
+        parts = [ImageBank.load(tmp_path / f'{kind}-{number}.safetensors') for number in '01']
+        together = parts[0] + parts[1]
+        together = together[together.id.argsort()]
+        for column in 'id', 'images', 'parent':
+            assert torch.equal(getattr(together, column), getattr(whole, column)), (kind, column)
 
 
 @pytest.mark.parametrize('prior', KINDS)
@@ -229,16 +175,16 @@ def test_killed_and_resumed_variations_are_the_same(toys, bank, tmp_path, prior)
         pass
 
     torch.set_num_threads(1)
-    prior, few, save = opened(toys, prior, bank), bank[:30], tmp_path / 'kids.safetensors'
+    prior, few, save = opened(toys, prior, bank), bank[:24], tmp_path / 'kids.safetensors'
     whole = augment(few, prior, copies=3, batch=8)
     calls = 0
 
-    def denoise(known, strength, seeds, go=prior.denoise):
+    def denoise(parents, strength, seeds, go=prior.denoise):
         nonlocal calls
         calls += 1
         if calls % 5 == 0:
             raise Killed
-        return go(known, strength, seeds)
+        return go(parents, strength, seeds)
 
     with patch.object(prior, 'denoise', denoise):
         for _ in range(50):
@@ -247,11 +193,9 @@ def test_killed_and_resumed_variations_are_the_same(toys, bank, tmp_path, prior)
                 break
             except Killed:
                 assert not save.exists()
-    assert (
-        calls > 10
-        and torch.equal(again.images, whole.images)
-        and torch.equal(ImageBank.load(save).images, whole.images)
-    )
+    assert calls > 10
+    assert torch.equal(again.images, whole.images)
+    assert torch.equal(ImageBank.load(save).images, whole.images)
 
 
 MEMORY = '''
@@ -322,11 +266,9 @@ def test_refused_in_one_line(refused, toys, words, line):
 def test_classes_and_files_that_do_not_fit(capsys, toys, tmp_path):
     few = new_bank(torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.arange(8) % 4, classes=list('abcd'))
     train_prior(few, steps=2).save_pretrained(tmp_path / 'four')
-    assert dda_run(['smoke', f'prior={tmp_path / "four"}', '--out', str(tmp_path / 'run')]) == 2
-    assert (
-        'a model of 4 classes, and these images have 10; use an unconditional model'
-        in capsys.readouterr().err
-    )
+    assert run(tmp_path / 'run', f'prior={tmp_path / "four"}') == 2
+    line = 'a model of 4 classes, and these images have 10; use an unconditional model'
+    assert line in capsys.readouterr().err
     toy_pipeline('stable-diffusion', tmp_path / 'cut')
     weights = tmp_path / 'cut' / 'unet' / 'diffusion_pytorch_model.safetensors'
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -346,15 +288,11 @@ def test_classes_and_files_that_do_not_fit(capsys, toys, tmp_path):
 def test_what_the_hub_says_becomes_one_line(error, line):
     import huggingface_hub.errors as errors, httpx
 
-    asked = httpx.Response(403, request=httpx.Request('GET', 'https://hub'))
-    with (
-        patch(
-            'diffusers.DiffusionPipeline.download',
-            side_effect=getattr(errors, error)('no\nentry', response=asked),
-        ),
-        pytest.raises(FileNotFoundError, match=line) as e,
-    ):
-        prior_folder('owner/model@v2')
+    response = httpx.Response(403, request=httpx.Request('GET', 'https://hub'))
+    refusal = getattr(errors, error)('no\nentry', response=response)
+    with patch('diffusers.DiffusionPipeline.download', side_effect=refusal):
+        with pytest.raises(FileNotFoundError, match=line) as e:
+            prior_folder('owner/model@v2')
     assert '\n' not in str(e.value)
 
 
@@ -366,14 +304,12 @@ def test_a_model_in_the_hubs_cache_is_used_offline(toys, tmp_path, monkeypatch):
     (repo / 'refs').mkdir()
     (repo / 'refs' / 'main').write_text('a' * 40)
     os.symlink(toys / 'stable-diffusion', snapshot)
-    script = '''from dda_nb.augmentation import open_prior
-print(open_prior("owner/tiny", list("0123456789"), (1, 8, 8)))'''
-    done = subprocess.run(
-        [sys.executable, '-c', script],
-        capture_output=True,
-        text=True,
-        env=os.environ | {'HF_HUB_CACHE': str(tmp_path / 'hub'), 'HF_HUB_OFFLINE': '1'},
+    script = (
+        'from dda_nb.augmentation import open_prior\n'
+        'print(open_prior("owner/tiny", list("0123456789"), (1, 8, 8)))'
     )
+    env = os.environ | {'HF_HUB_CACHE': str(tmp_path / 'hub'), 'HF_HUB_OFFLINE': '1'}
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env=env)
     assert done.stdout.startswith('StableDiffusionPrior(steps=10'), done.stderr
 
 
@@ -384,64 +320,34 @@ def test_all_black_stays_an_error(toys, capsys, tmp_path):
     state = load_file(weights)
     state['conv_out.bias'][:] = float('nan')
     save_file(state, weights, {'format': 'pt'})
+    words = f'prior={tmp_path / "broken"}', 'denoise_steps=1', 'copies=1', 'bank_images=10'
     for _ in range(2):
-        assert (
-            dda_run(
-                [
-                    'smoke',
-                    f'prior={tmp_path / "broken"}',
-                    'denoise_steps=1',
-                    'copies=1',
-                    'bank_images=10',
-                    '--no-notebook',
-                    '--out',
-                    str(tmp_path / 'run'),
-                ]
-            )
-            == 2
-        )
+        assert run(tmp_path / 'run', *words) == 2
         assert 'all 10 variations came out black' in capsys.readouterr().err
 
 
-def test_variations_of_another_model_or_bank_are_not_taken(toys, tmp_path, monkeypatch):
-    import dda_nb.pipeline as pipeline
-
-    monkeypatch.setattr(pipeline, 'commit', lambda: 'clean')
-    digits, words = (
-        load_data('digits').train.images,
-        ['smoke', f'prior={tmp_path / "model"}', 'copies=1', 'bank_images=20', '--no-notebook'],
-    )
-    train_prior(digits[:64], steps=2).save_pretrained(tmp_path / 'model')
-    assert dda_run([*words, '--out', str(tmp_path / 'a')]) == 0
-    train_prior(digits[:64], steps=3).save_pretrained(tmp_path / 'model')
-    assert dda_run([*words, 'omega=-1', '--out', str(tmp_path / 'b')]) == 0
+def test_variations_of_another_model_or_bank_are_not_taken(tmp_path, monkeypatch):
+    "The bank is taken from the other run, the variations are not"
+    monkeypatch.setattr(record, 'commit', lambda: 'clean')
+    images = load_data('digits').train.images[:64]
+    words = f'prior={tmp_path / "model"}', 'copies=1', 'bank_images=20'
+    train_prior(images, steps=2).save_pretrained(tmp_path / 'model')
+    assert run(tmp_path / 'a', *words) == 0
+    train_prior(images, steps=3).save_pretrained(tmp_path / 'model')
+    assert run(tmp_path / 'b', *words, 'omega=-1') == 0
     a, b = (ImageBank.load(tmp_path / k / 'variations.safetensors') for k in 'ab')
-    assert read_results(tmp_path / 'b')['borrowed'] == 'a' and not torch.equal(
-        a.images, b.images
-    )  # the bank is, the variations are not
+    assert read_results(tmp_path / 'b')['borrowed'] == 'a'
+    assert not torch.equal(a.images, b.images)
 
 
 def test_moving_omega_computes_nothing_again(toys, tmp_path, monkeypatch):
-    import dda_nb.pipeline as pipeline
-
-    monkeypatch.setattr(pipeline, 'commit', lambda: 'clean')
-    words = [
-        'smoke',
-        f'prior={toys / "stable-diffusion"}',
-        f'embedder=clip:{toys / "clip"}',
-        'denoise_steps=1',
-        'copies=2',
-        'bank_images=20',
-        'seed=3',
-        '--no-notebook',
-    ]
-    assert dda_run([*words, '--out', str(tmp_path / 'a')]) == 0
-    for name in 'synthesize', 'augment', 'measure':
-        monkeypatch.setattr(pipeline, name, lambda *a, **k: pytest.fail('computed again'))
-    assert dda_run([*words, 'omega=best:0.5', '--out', str(tmp_path / 'b')]) == 0
-    row = read_results(tmp_path / 'b')
-    assert (
-        row['borrowed'] == 'a'
-        and row['kept_images'] == 20
-        and row['seconds_augment'] == read_results(tmp_path / 'a')['seconds_augment']
-    )
+    monkeypatch.setattr(record, 'commit', lambda: 'clean')
+    words = [f'prior={toys / "stable-diffusion"}', f'embedder=clip:{toys / "clip"}', 'seed=3']
+    words += 'denoise_steps=1', 'copies=2', 'bank_images=20'
+    assert run(tmp_path / 'a', *words) == 0
+    for module, name in ((making, 'fill'), (changing, 'augment'), (changing, 'measure')):
+        monkeypatch.setattr(module, name, lambda *a, **k: pytest.fail('computed again'))
+    assert run(tmp_path / 'b', *words, 'omega=best:0.5') == 0
+    before, row = (read_results(tmp_path / k) for k in 'ab')
+    assert row['borrowed'] == 'a' and row['kept_images'] == 20
+    assert row['seconds_augment'] == before['seconds_augment']
