@@ -145,13 +145,13 @@ bank = ImageBank.load(Path(folder) / 'bank.safetensors')
 for path in map(Path, priors):
     prior = open_prior(path, bank.meta['classes'], (1, 8, 8), denoise_steps=3)
     file = Path(folder) / f'{path.name}-{number}.safetensors'
-    augment(bank, prior, copies=3, batch=16, share=(int(number), 2), save=file)
+    augment(bank, prior, copies=3, batch=8, share=(int(number), 2), save=file)
 """
 
 
 def test_two_processes_make_the_same_as_one(toys, bank, tmp_path):
     "Both at once, each with its share of the variations by every kind of prior"
-    kinds, few = [*KINDS, 'pixel'], bank[:40]
+    kinds, few = [*KINDS, 'pixel'], bank[:24]
     few.save(tmp_path / 'bank.safetensors')
     call = [sys.executable, '-c', SHARE, tmp_path]
     paths = [toys / kind for kind in kinds]
@@ -159,7 +159,7 @@ def test_two_processes_make_the_same_as_one(toys, bank, tmp_path):
     assert [process.wait(300) for process in both] == [0, 0]
     torch.set_num_threads(1)
     for kind in kinds:
-        whole = augment(few, opened(toys, kind, bank), copies=3, batch=16)
+        whole = augment(few, opened(toys, kind, bank), copies=3, batch=8)
         parts = [ImageBank.load(tmp_path / f'{kind}-{number}.safetensors') for number in '01']
         together = parts[0] + parts[1]
         together = together[together.id.argsort()]
