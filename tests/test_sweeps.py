@@ -227,7 +227,7 @@ def test_a_sweep_of_ours_into_an_object_store(bucket, command, tmp_path):
 
     for to in (f'{bucket}/table.md', tmp_path / 'table.parquet'):
         assert command('dda_table', out, '--out', to).returncode == 0
-    assert '| no_aug ' in place(f'{bucket}/table.md').read_text()
+    assert '| no_aug | 0 ' in place(f'{bucket}/table.md').read_text()
     accuracies = pandas.read_parquet(tmp_path / 'table.parquet').student_acc.tolist()
     assert accuracies == table(out).student_acc.tolist()
     again = command('dda_sweep', file, '--out', out)

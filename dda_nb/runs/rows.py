@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 
 from ..core.errors import MissingFile, one_line
-from ..core.fields import FIELDS
 from ..core.files import place
+from .config import fields_in_order
 from .folders import read_results
 
 # %% ../../nbs/runs/rows.ipynb #91bfd7fc
@@ -100,5 +100,6 @@ def varied(
 ) -> list:  # names; if there are none, `arm` or `run`
     "Parameters that differ between rows, other than seeds"
     given = ','.join(rows['parameters'].dropna()).split(',') if 'parameters' in rows else []
-    names = [k for k in dict.fromkeys([*FIELDS, *given]) if k in rows and k not in _NOT_VARIED]
+    fields = [f.name for f in fields_in_order()]
+    names = [k for k in dict.fromkeys(fields + given) if k in rows and k not in _NOT_VARIED]
     return [k for k in names if rows[k].astype(str).nunique() > 1] or ['arm' if 'arm' in rows else 'run']
