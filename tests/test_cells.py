@@ -1,115 +1,150 @@
-"The experiment, cell by cell in one kernel, as in JupyterLab: out of order, interrupted, held by another"
+"The experiment in JupyterLab, cell by cell: out of order, interrupted, held by another kernel"
 
-import json, os, time
+import json, os, shutil
 
 import nbformat, pytest
-from jupyter_client.manager import start_new_kernel
+from lab import Lab, Notebook
 from test_students import mark
 
-from conftest import ROOT, until
-from dda_nb.runs import dda_run, make_config, run_all
+from conftest import BROWSER, ROOT, until
+from dda_nb.bank import load_bank
+from dda_nb.runs import make_config, run_all
 
 SMALL = dict(
     preset='smoke', teacher_epochs=1, bank_images=20, synth_steps=8, prior_steps=8, distill_steps=8, copies=2
 )
+STAGES = 'The teacher', 'Synthesis', 'Variations', 'The filter', 'Distillation', 'The result'
+BROKEN = """() => [...document.querySelectorAll('.jp-OutputArea-output td, .jp-OutputArea-output th')]
+    .filter(e => e.offsetHeight > 1.7 * parseFloat(getComputedStyle(e).lineHeight)).map(e => e.innerText)"""
 
 
-class Cells:
-    "A kernel in the notebook's folder, and the notebook's cells by their headings"
+class Experiment(Notebook):
+    "The notebook of the experiment, whose cells are run one at a time"
 
-    def __init__(self, folder):
-        env = os.environ | dict(PYTHONPATH=str(ROOT), TQDM_DISABLE='1', DDA_RUNS=str(folder))
-        self.manager, self.client = start_new_kernel(kernel_name='python3', env=env, cwd=str(folder))
-        nb = nbformat.read(ROOT / 'nbs' / 'experiments' / 'dda.ipynb', 4)
-        self.sources, heading = {}, ''
-        for cell in nb.cells:
-            if cell.cell_type == 'markdown':
-                heading = next((line for line in cell.source.splitlines() if line.startswith('#')), heading)
-            else:
-                self.sources.setdefault(heading.lstrip('# '), []).append(cell.source)
+    def __init__(self, lab, browser, name):
+        file = lab.folder / 'nbs' / 'experiments' / f'{name}.ipynb'
+        shutil.copyfile(ROOT / 'nbs' / 'experiments' / 'dda.ipynb', file)
+        self.sections, heading = {}, ''
+        for i, cell in enumerate(nbformat.read(file, 4).cells):
+            if cell.cell_type == 'code':
+                self.sections.setdefault(heading, []).append(i)
+            elif cell.source.startswith('#'):
+                heading = cell.source.splitlines()[0].lstrip('# ')
+        super().__init__(lab, browser, file)
+        self.run(*self.sections['The DDA experiment'])  # imports
 
-    def run(self, source, wait=True):
-        "Run code; the messages that came of it"
-        said = []
-        if not wait:
-            return self.client.execute(source)
-        reply = self.client.execute_interactive(source, output_hook=said.append, timeout=240)
-        return reply['content'], [m['content'] for m in said]
+    def cell(self, i):
+        return self.page.locator('.jp-Notebook .jp-Cell').nth(i)
 
-    def section(self, heading):
-        for source in self.sources[heading]:
-            reply, _ = self.run(source)
-            assert reply['status'] == 'ok', reply
+    def number(self, i):
+        return self.cell(i).locator('.jp-InputPrompt').inner_text()
+
+    def ask(self, i, more=''):
+        "Click into a cell, type more lines at its end, and run it"
+        before = self.number(i)
+        self.cell(i).locator('.cm-content').click()
+        self.page.keyboard.press('Control+End')
+        self.page.keyboard.insert_text(more)
+        self.page.keyboard.press('Control+Enter')
+        return before
+
+    def run(self, *cells, more=''):
+        "Run cells one after the other; the last one's error, if it had one"
+        for i in cells:
+            before = self.ask(i, more)
+            until(lambda: self.number(i) not in (before, '[*]:'), 240)
+        errors = self.cell(cells[-1]).locator('[data-mime-type$="jupyter.stderr"]')
+        return errors.inner_text().strip() if errors.count() else ''
 
     def parameters(self, **values):
-        "The cell of parameters, then these in its place, then the cell that makes the run"
-        cell, config = self.sources['Parameters']
-        lines = '\n'.join(f'{k} = {v!r}' for k, v in values.items())
-        reply, _ = self.run(f'{cell}\n{lines}')
-        assert reply['status'] == 'ok', reply
-        return self.run(config)[0]
+        "Write values below the parameters, then run that cell and the one that makes the run"
+        cell, config = self.sections['Parameters']
+        self.run(cell, more=''.join(f'\n{k} = {v!r}' for k, v in values.items()))
+        return self.run(config)
 
-    def close(self):
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
+    def section(self, heading):
+        return self.run(*self.sections[heading])
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "JupyterLab in a checkout, which has no runs yet"
+    scratch = tmp_path_factory.mktemp('lab')
+    checkout = scratch / 'checkout'
+    (checkout / 'nbs' / 'experiments').mkdir(parents=True)
+    shutil.copytree(ROOT / 'dda_nb', checkout / 'dda_nb')
+    shutil.copy(ROOT / 'settings.ini', checkout)
+    env = {k: v for k, v in os.environ.items() if k != 'DDA_RUNS'}
+    lab = Lab(scratch, checkout, env | dict(PYTHONPATH=str(checkout)))
+    yield lab
+    lab.stop()
 
 
 @pytest.fixture
-def cells(tmp_path):
-    cells = Cells(tmp_path)
-    cells.section('The DDA experiment')  # imports
-    yield cells
-    cells.close()
+def experiment(lab, browser):
+    experiment = Experiment(lab, browser, 'dda')
+    yield experiment
+    experiment.page.close()
 
 
-def test_cells_out_of_order_never_save_anothers_result(cells, tmp_path):
+@pytest.fixture
+def runs(lab):
+    return lab.folder / 'runs'  # beside the README, though the kernel starts elsewhere
+
+
+@BROWSER
+def test_cells_out_of_order_never_save_anothers_result(experiment, runs, tmp_path):
     "All with seed 5, then parameters of seed 6 and the last cells alone: the row is the command's of seed 6"
-    assert cells.parameters(**SMALL, seed=5, out='five')['status'] == 'ok'
-    for heading in ('The teacher', 'Synthesis', 'Variations', 'The filter', 'Distillation', 'The result'):
-        cells.section(heading)
-    assert cells.parameters(**SMALL, seed=6, out='six')['status'] == 'ok'
-    cells.section('The result')
-    run_all(make_config(**SMALL, seed=6), tmp_path / 'fresh')
-    assert json.loads((tmp_path / 'six' / 'results.json').read_text())['seed'] == 6
-    assert mark(tmp_path / 'six') == mark(tmp_path / 'fresh') != mark(tmp_path / 'five')
+    assert experiment.parameters(**SMALL, seed=5) == ''
+    for heading in STAGES:
+        assert experiment.section(heading) == ''
+    (five,) = runs.iterdir()
+    assert experiment.parameters(seed=6) == '' and experiment.section('The result') == ''
+    (six,) = set(runs.iterdir()) - {five}
+    run_all(make_config(**SMALL, seed=6), tmp_path)
+    assert json.loads((six / 'results.json').read_text())['seed'] == 6
+    assert mark(six) == mark(tmp_path) != mark(five)
+    assert experiment.page.evaluate(BROKEN) == [] and '[@' not in experiment.page.inner_text('.jp-Notebook')
 
 
-def test_an_interrupt_ends_in_a_line_and_is_gone_on_with(cells, tmp_path):
+@BROWSER
+def test_stages_are_in_the_contents(experiment):
+    experiment.menu('View', 'toc:show-panel')
+    contents = experiment.page.locator('.jp-TableOfContents-content')
+    until(lambda: all(stage in contents.inner_text() for stage in STAGES), 20)
+
+
+@BROWSER
+def test_an_interrupt_ends_in_a_line_and_is_gone_on_with(experiment, runs, tmp_path):
     "Inside a batch of synthesis: a line, and what was done is kept"
     long = SMALL | dict(synth_steps=400, copies=0)
-    assert cells.parameters(**long, out='run')['status'] == 'ok'
-    cells.section('The teacher')
-    asked = cells.run(cells.sources['Synthesis'][0], wait=False)
-    state = tmp_path / 'run' / 'bank.ckpt'
+    assert experiment.parameters(**long, out=str(runs / 'stopped')) == ''
+    experiment.section('The teacher')
+    (synthesis,) = experiment.sections['Synthesis']
+    before, state = experiment.ask(synthesis), runs / 'stopped' / 'bank.ckpt'
     until(state.exists)
-    time.sleep(0.5)
-    cells.manager.interrupt_kernel()
-    error = None
-    while error is None:
-        message = cells.client.get_iopub_msg(timeout=60)
-        if message['msg_type'] == 'error' and message['parent_header']['msg_id'] == asked:
-            error = message['content']
-    assert error['ename'] == 'Stopped' and len(error['traceback']) == 1, error
-    assert 'synthesize: stopped at step' in error['traceback'][0] and 'of 400' in error['traceback'][0]
+    for key in ('Escape', 'i', 'i'):
+        experiment.page.keyboard.press(key)
+    until(lambda: experiment.number(synthesis) not in (before, '[*]:'))
+    said = experiment.cell(synthesis).locator('[data-mime-type$="jupyter.stderr"]').inner_text().strip()
+    assert said.count('\n') == 0 and 'synthesize: stopped at step' in said and 'of 400' in said
     assert state.exists()
-    time.sleep(1)  # a kernel drops what is asked of it right after an error
-    cells.section('Synthesis')
-    run_all(make_config(**long), tmp_path / 'fresh')
-    whole, again = ((tmp_path / k / 'bank.safetensors') for k in ('fresh', 'run'))
-    from dda_nb.bank import load_bank
-
-    assert (load_bank(whole).images == load_bank(again).images).all() and not state.exists()
+    assert experiment.section('Synthesis') == ''
+    run_all(make_config(**long), tmp_path)
+    whole, again = (load_bank(folder / 'bank.safetensors') for folder in (tmp_path, runs / 'stopped'))
+    assert (whole.images == again.images).all() and not state.exists()
 
 
-def test_an_idle_kernel_is_said_to_hold_its_folder(cells, tmp_path, capsys):
-    assert cells.parameters(**SMALL, out='run')['status'] == 'ok'
-    words = [f'{k}={v}' for k, v in SMALL.items() if k != 'preset']
-    assert dda_run(['smoke', *words, '--no-notebook', '--out', str(tmp_path / 'run')]) == 2
-    assert "a notebook's kernel" in capsys.readouterr().err
+@BROWSER
+def test_an_idle_kernel_is_said_to_hold_its_folder(experiment, lab, browser, runs):
+    assert experiment.parameters(**SMALL, out=str(runs / 'held')) == ''
+    other = Experiment(lab, browser, 'other')
+    said = other.parameters(**SMALL, out=str(runs / 'held'))
+    assert "a notebook's kernel" in said and 'shut the kernel down' in said and said.count('\n') == 0
+    other.page.close()
 
 
-def test_a_missing_preset_ends_in_a_line(cells):
-    reply = cells.parameters(preset='smok')
-    assert (reply['ename'], len(reply['traceback'])) == ('BadInput', 1) and 'did you mean smoke' in reply[
-        'evalue'
-    ]
+@BROWSER
+def test_a_missing_preset_ends_in_a_line(experiment):
+    said = experiment.parameters(preset='smok')
+    assert 'did you mean smoke' in said and said.count('\n') == 0
