@@ -11,7 +11,7 @@ __all__ = ['dda_table', 'dda_export']
 import argparse, io, sys
 from pathlib import Path
 
-from ..core.errors import DDAError, nearest
+from ..core.errors import exit_status, nearest
 from ..core.files import write_file
 from ..evaluation.export import export_student, load_student
 from .folders import read_results
@@ -70,15 +70,10 @@ def _table(args):
 # %% ../../nbs/runs/afterwards.ipynb #7f6b7002
 def dda_table(
     argv: list = None,  # arguments; those of the command line if None
-) -> int:  # exit status: 0, or 2 when something was refused
+) -> int:  # see `exit_status`
     "A table of finished runs, from the command line"
     args = _table_parser().parse_args(argv)
-    try:
-        _table(args)
-    except DDAError as e:
-        print(f'dda_table: {e}', file=sys.stderr)
-        return 2
-    return 0
+    return exit_status('dda_table', lambda: _table(args))
 
 # %% ../../nbs/runs/afterwards.ipynb #dc98a662
 def _export_parser():
@@ -91,17 +86,16 @@ def _export_parser():
     p.add_argument('--out', type=Path, metavar='FOLDER', help='where to write (default: export/ in the run)')
     return p
 
+# %% ../../nbs/runs/afterwards.ipynb #c9b87c1c
+def _export(args):
+    row = read_results(args.run)
+    folder = export_student(load_student(args.run), args.out or args.run / 'export', **row)
+    print(*(f'{f.stat().st_size / 1e6:8.2f} MB  {f}' for f in sorted(folder.iterdir())), sep='\n')
+
 # %% ../../nbs/runs/afterwards.ipynb #dc98a601
 def dda_export(
     argv: list = None,  # arguments; those of the command line if None
-) -> int:  # exit status: 0, or 2 when something was refused
+) -> int:  # see `exit_status`
     "A finished run's student as safetensors, ONNX and `torch.export`, with a model card"
     args = _export_parser().parse_args(argv)
-    try:
-        row = read_results(args.run)
-        folder = export_student(load_student(args.run), args.out or args.run / 'export', **row)
-    except DDAError as e:
-        print(f'dda_export: {e}', file=sys.stderr)
-        return 2
-    print(*(f'{f.stat().st_size / 1e6:8.2f} MB  {f}' for f in sorted(folder.iterdir())), sep='\n')
-    return 0
+    return exit_status('dda_export', lambda: _export(args))

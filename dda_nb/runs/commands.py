@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from ..core.errors import BadInput, DDAError
+from ..core.errors import BadInput, exit_status
 from ..core.fields import field_lines
 from ..core.files import place
 from ..core.processes import open_team
@@ -218,15 +218,7 @@ def _run(args):
 # %% ../../nbs/runs/commands.ipynb #d4a5c701
 def dda_run(
     argv: list = None,  # arguments; those of the command line if None
-) -> int:  # exit status: 0, 2 when something was refused or failed, 130 when stopped
+) -> int:  # see `exit_status`
     "One run, from the command line"
-    try:
-        _run(_run_parser().parse_intermixed_args(argv))
-        return 0
-    except DDAError as e:
-        print(f'dda_run: {e}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        how = 'the same command goes on from here, with --from add --out FOLDER'
-        print(f'dda_run: stopped; {how}', file=sys.stderr)
-        return 130
+    how = 'the same command goes on from here, with --from add --out FOLDER'
+    return exit_status('dda_run', lambda: _run(_run_parser().parse_intermixed_args(argv)), f'stopped; {how}')

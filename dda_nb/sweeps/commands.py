@@ -8,10 +8,10 @@ Docs: https://dda-nb.github.io/dda_nb/sweeps/commands.html.md"""
 __all__ = ['dda_sweep']
 
 # %% ../../nbs/sweeps/commands.ipynb #7f3bdfa9
-import argparse, contextlib, os, signal, sys, threading, time
+import argparse, contextlib, os, signal, threading, time
 from pathlib import Path
 
-from ..core.errors import BadInput, DDAError, MissingFile
+from ..core.errors import BadInput, MissingFile, exit_status
 from ..core.files import place
 from ..runs.tables import table, table_text
 from ..runs.commands import warnings_in_a_line
@@ -68,17 +68,11 @@ def _second_at_once():
 # %% ../../nbs/sweeps/commands.ipynb #4dc0258b
 def dda_sweep(
     argv: list = None,  # arguments; those of the command line if None
-) -> int:  # exit status: 0, 1 when runs failed, 2 when something was refused, 130 when stopped
+) -> int:  # 1 when runs failed; otherwise see `exit_status`
     "A sweep, from the command line"
     args = _sweep_parser().parse_args(argv)
-    try:
-        return _sweep(args)
-    except DDAError as e:
-        print(f'dda_sweep: {e}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('dda_sweep: stopped; the same command goes on from here', file=sys.stderr)
-        return 130
+    stopped = 'stopped; the same command goes on from here'
+    return exit_status('dda_sweep', lambda: _sweep(args), stopped)
 
 # %% ../../nbs/sweeps/commands.ipynb #1b0169ff
 def _sweep(args):
