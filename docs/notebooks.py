@@ -44,6 +44,12 @@ class Cell:
         return self.kind == 'code' and all(isinstance(s, ast.Import | ast.ImportFrom) for s in self.tree.body)
 
     @cached_property
+    def silent(self):
+        "Whether it defines, imports and names things, so that it has nothing to show"
+        ends = ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Assign
+        return self.kind == 'code' and all(isinstance(s, ends) for s in self.tree.body)
+
+    @cached_property
     def tests(self):
         return self.kind == 'code' and re.search(r'^\s*(assert|test_\w+\()', self.source, re.M) is not None
 

@@ -160,6 +160,14 @@ def in_cells(notebook):
                 yield Offence(where, f'lines in the body of {f.node.name}', f.body, BODY)
 
 
+def in_outputs(notebook):
+    "What is shown stands under what shows it"
+    for cell in notebook.cells:
+        if cell.kind == 'code' and cell.outputs and cell.silent:
+            where = f'{notebook}:cell {cell.number}'
+            yield Offence(where, 'outputs under a cell that shows nothing', len(cell.outputs), 0)
+
+
 def in_chapter(notebook):
     "Something is shown in time, and the module is small"
     for row in notebook.unshown:
@@ -204,6 +212,7 @@ def offences(notebooks):
         yield from in_cells(n)
         yield from in_chapter(n)
     for n in notebooks:
+        yield from in_outputs(n)
         source, cells = n.joined
         yield from in_variables(n.path, source, lambda line: f'cell {cells[line - 1].number}')
     for file in sorted(f for folder in ('tests', 'docs') for f in (ROOT / folder).glob('*.py')):

@@ -37,7 +37,7 @@ from dda_nb.synthesis import synthesize
         (['smoke', 'seed=inf'], "seed must be int, found 'inf'"),
         (['smoke', 'preset=digits'], 'a preset comes first'),
         (['smoke', 'student=resnet8x1.2.3'], "unknown network 'resnet8x1.2.3'"),
-        (['smoke', 'distill_lr=-1'], 'distill_lr must be at least 0, found -1'),
+        (['smoke', 'distill_lr=-1'], 'distill_lr must be above 0, found -1'),
         (['smoke', 'synth_lr=0'], 'synth_lr must be above 0'),
         (['smoke', 'prior_width=12'], 'prior_width must be a multiple of 8'),
         (['smoke', 'lambda_kl=0', 'lambda_self=0'], 'distillation has no term'),

@@ -4,7 +4,18 @@ import ast, subprocess
 
 import pytest
 from notebooks import Cell, Notebook, read_notebooks
-from style import BEGIN, END, in_all, in_cells, in_chapter, in_names, in_variables, offences, write
+from style import (
+    BEGIN,
+    END,
+    in_all,
+    in_cells,
+    in_chapter,
+    in_names,
+    in_outputs,
+    in_variables,
+    offences,
+    write,
+)
 from variables import lives
 
 from conftest import BIN, ROOT
@@ -74,6 +85,14 @@ def test_many_long_cells_are_noticed():
     short, long = values(12), values(31)
     assert not [*in_all([chapter(*[short] * 9, long)])]
     assert [o.found for o in in_all([chapter(short, long, long)])] == [31, 31]
+
+
+def test_an_output_of_another_cell_is_noticed():
+    notebook = chapter('#| export\ndef f(): ...', 'f()')
+    notebook.cells[2].outputs = [{}]
+    assert not [*in_outputs(notebook)]
+    notebook.cells[1].outputs = [{}]
+    assert [str(o.where) for o in in_outputs(notebook)] == [f'{notebook}:cell 1']
 
 
 def test_names_with_two_meanings_are_noticed():

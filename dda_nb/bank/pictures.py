@@ -11,24 +11,49 @@ __all__ = ['tile', 'name_rows', 'show_confidence']
 import io
 from base64 import b64encode
 
-import torch
+import torch, torch.nn.functional as F
 from fastcore.basics import patch
 from .image_bank import ImageBank
+
+# %% ../../nbs/bank/pictures.ipynb #96f7ac0f
+_FRAME, _LINE = 3, 16  # pixels: between images; of a line of text
+
+
+def _font(size):
+    from PIL import ImageFont
+
+    return ImageFont.load_default(min(15, max(9, size)))
+
+
+def _write_below(picture, texts, columns, width, height):
+    "Texts at the middle of the room below the images of a grid"
+    from PIL import ImageDraw
+
+    pen = ImageDraw.Draw(picture)
+    for i, text in enumerate(texts):
+        x = _FRAME + (i % columns) * (width + _FRAME) + width / 2
+        y = _FRAME + (i // columns) * (height + _LINE + _FRAME) + height
+        pen.text((x, y), text, 'black', _font(12), anchor='mt')
 
 # %% ../../nbs/bank/pictures.ipynb #ae303c87
 def tile(
     images: torch.Tensor,  # uint8 [N, C, H, W]
     columns: int = 16,  # images in a row
     pixels: int = 32,  # side of one image on the screen, at least
+    below: list = (),  # a text to stand below each image; none leaves no room for it
 ):  # a PIL image
-    "Images side by side, enlarged without smoothing"
+    "Images side by side in white frames, enlarged without smoothing"
     from PIL import Image
     from torchvision.utils import make_grid
 
     zoom = max(1, pixels // images.shape[-1])
     large = images.cpu().repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
-    grid = make_grid(large, nrow=columns, padding=2, pad_value=128)
-    return Image.fromarray(grid.permute(1, 2, 0).numpy())
+    height, width = large.shape[2:]
+    framed = F.pad(large, (0, 0, 0, _LINE if len(below) else 0), value=255)
+    grid = make_grid(framed, nrow=columns, padding=_FRAME, pad_value=255)
+    picture = Image.fromarray(grid.permute(1, 2, 0).numpy())
+    _write_below(picture, below, columns, width, height)
+    return picture
 
 # %% ../../nbs/bank/pictures.ipynb #7ad77f10
 _LONGEST = 24  # letters of a row's name
@@ -38,12 +63,6 @@ def _shorten(name):
     "The name, cut if it is long"
     name = str(name)
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + '…'
-
-
-def _font(size):
-    from PIL import ImageFont
-
-    return ImageFont.load_default(min(15, max(9, size)))
 
 
 def name_rows(

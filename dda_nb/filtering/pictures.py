@@ -40,14 +40,16 @@ def kept_and_dropped(
     kids: ImageBank,  # variations with `similarity`
     bank: ImageBank,  # holds their parents
     omega: float,  # the threshold
-    n: int = 20,  # of each kind
+    n: int = 10,  # of each kind
 ):  # a PIL image
     "Kept variations below their parents, then dropped ones below theirs, by falling similarity"
-    order, rows, names = kids.similarity.argsort(descending=True), [], []
+    order, rows, names, below = kids.similarity.argsort(descending=True), [], [], []
     keep = kids.similarity[order] >= omega
     for name, group in (('kept', order[keep]), ('dropped', order[~keep])):
         if len(group):
             some = kids[group[torch.linspace(0, len(group) - 1, n).long()]]
             rows += [bank.images[bank.find(some.parent)], some.images]
             names += ['parent', name]
-    return name_rows(tile(torch.cat(rows), n, 32), names, f'Kept and dropped at omega = {omega:.2f}')
+            below += [''] * n + [f'{cosine:.2f}' for cosine in some.similarity.tolist()]
+    title = f'Kept and dropped at omega = {omega:.2f}, and cosine similarities to the parent'
+    return name_rows(tile(torch.cat(rows), n, 56, below), names, title)

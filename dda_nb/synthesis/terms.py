@@ -44,10 +44,10 @@ class Seen:
 class Setup:
     "What a term may be built from"
 
-    recipe: dict  # values of a run's fields, by name
+    recipe: dict  # weights and other settings of a run, by name
     teacher: nn.Module  # a classifier
     student: nn.Module = None  # a classifier, where there is one
-    task: nn.Module = None  # the auxiliary task of synthesis and distillation, see `auxiliary_task`
+    task: nn.Module = None  # a task that teacher and student are both given, see `auxiliary_task`
 
 
 @dataclass(frozen=True)
