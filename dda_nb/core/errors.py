@@ -14,10 +14,11 @@ import difflib, os, sys
 # %% ../../nbs/core/errors.ipynb #30b42a61
 def one_line(
     error: BaseException,  # any error, of whatever library
+    most: int = None,  # letters after which it is cut; None leaves all
 ) -> str:  # never empty
     "What an error says, in one line"
     text = getattr(error, 'strerror', None) or error
-    return ' '.join(str(text).split()) or type(error).__name__
+    return ' '.join(str(text).split())[:most] or type(error).__name__
 
 # %% ../../nbs/core/errors.ipynb #43a09558
 class _OneLine:
@@ -114,8 +115,7 @@ def why_not(
     if os.environ.get('HF_HUB_OFFLINE'):
         reason = 'HF_HUB_OFFLINE is set'
     else:
-        first_line = (str(error).strip() or 'no more is known').splitlines()[0][:120]
-        reason = f'they could not be downloaded ({type(error).__name__}: {first_line})'
+        reason = f'they could not be downloaded ({type(error).__name__}: {one_line(error, 120)})'
     return (
         f'its files are not on this disk, and {reason}; download them where there is a network (hf download),'
         ' or give the folder that holds them'

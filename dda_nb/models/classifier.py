@@ -13,7 +13,7 @@ from copy import deepcopy
 
 import torch, torch.nn as nn
 from fastcore.basics import patch
-from ..core.errors import BadInput
+from ..core.errors import BadInput, one_line
 from ..core.seeds import seeded
 from ..data.views import to_float
 from .zoo import make_net
@@ -138,8 +138,7 @@ def check(
         if training and not isinstance(deepcopy(self).train()(x), torch.Tensor):
             raise TypeError('in training it gives more than logits')
     except Exception as e:
-        reason = (str(e).splitlines() or [type(e).__name__])[0][:150]
-        raise BadInput(f'{self.name} does not take images {list(self.shape)}: {reason}') from None
+        raise BadInput(f'{self.name} does not take images {list(self.shape)}: {one_line(e, 150)}') from None
     if shape != (2, len(self.classes)):
         raise BadInput(f'{self.name} gives {list(shape)} for 2 images and {len(self.classes)} classes')
     return self
