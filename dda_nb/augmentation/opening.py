@@ -15,7 +15,16 @@ from pathlib import Path
 
 from ..core.errors import BadInput, MissingFile, nearest, why_not
 from ..core.fields import field, fields_of
-from .priors import PIXELS, VARIATIONS, Prior, pipeline_name, quietly, read_part, readable
+from dda_nb.augmentation.priors import (
+    PIXELS,
+    PRIOR_PRECISIONS,
+    VARIATIONS,
+    Prior,
+    pipeline_name,
+    quietly,
+    read_part,
+    readable,
+)
 from .schedules import check_times, new_scheduler, pixel_scheduler
 from .unet import PATCHED
 from .pixel import PixelPrior
@@ -40,7 +49,7 @@ class PriorOptions:
     prior_precision: str = field(
         'auto',
         'of a pretrained prior: fp32, fp16, bf16, or auto: half where there is a GPU',
-        choices=('auto', 'fp32', 'fp16', 'bf16'),
+        choices=PRIOR_PRECISIONS,
     )
     guidance: float = field(
         -1.0,

@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields
 
 import torch
 from fastcore.basics import patch
-from .errors import OutOfMemory, nearest
+from .errors import OutOfMemory, nearest, one_line
+from .fields import COMPILING, PRECISIONS
 
 # %% ../../nbs/core/device.ipynb #8eb03590
 def default_device() -> torch.device:
@@ -98,8 +99,8 @@ def choose_speed(
     compile: str = 'auto',  # yes, no, or auto: yes for 4e12 multiply-adds on a CPU (minutes), 4e14 on a GPU
 ) -> Speed:
     "What pays on this device for this much work; `BadInput` for other words"
-    nearest(precision, ['auto', 'fp32', 'bf16'], 'precision')
-    nearest(compile, ['auto', 'yes', 'no'], 'value of compile')
+    nearest(precision, PRECISIONS, 'precision')
+    nearest(compile, COMPILING, 'value of compile')
     gpu, small = torch.device(device).type == 'cuda', min(shape[1:]) < 16
     pays = (gpu or not small) and has_bf16(device)
     bf16 = precision == 'bf16' or precision == 'auto' and pays
@@ -122,8 +123,7 @@ def compiled(
         try:
             return fast(*args, **named)
         except torch._dynamo.exc.BackendCompilerFailed as e:
-            reason = str(e).splitlines()[0][:120]
-            warnings.warn(f'torch.compile failed ({reason}); going on without it')
+            warnings.warn(f'torch.compile failed ({one_line(e, 120)}); going on without it')
             fast = fn
             return fn(*args, **named)
 
@@ -187,6 +187,8 @@ def __call__(
     n: int,  # rows in all
 ):  # all rows
     "Do all of it; `OutOfMemory` if a single row does not fit"
+    if n == 0:
+        return work(slice(0, 0))
     parts, at = [], 0
     while at < n:
         end = at + self._next(n - at)

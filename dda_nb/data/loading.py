@@ -187,6 +187,9 @@ def parse_data(
     return f'{kind}:{absolute_if_path(place)}' if kind in ('parquet', 'folder') else text
 
 
+_CORRUPT = 'refuse', 'skip'  # what to do about images that can't be read
+
+
 @fields_of('data')
 class DataFields:
     "Real data, for a teacher and for judging"
@@ -201,7 +204,7 @@ class DataFields:
     corrupt: str = field(
         'refuse',
         "images of the data that can't be read: refuse, or skip and count them",
-        choices=('refuse', 'skip'),
+        choices=_CORRUPT,
     )
     class_names: str = field(
         '', "file with the name of a class in each line; empty is the data's own names", parse=absolute
@@ -216,7 +219,7 @@ def load_data(
 ) -> Data:
     "Load a data set, decoded once and then from the cache; `BadInput` or `MissingFile` if it can't be used"
     kind, place = check_data(name)
-    nearest(corrupt, ['refuse', 'skip'], 'value of corrupt')
+    nearest(corrupt, _CORRUPT, 'value of corrupt')
     if kind == 'digits':
         return _plain_digits(side, class_names)
     sources, title = _sources(kind, place), _title(kind, place)

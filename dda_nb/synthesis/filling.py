@@ -18,7 +18,7 @@ from ..core.seeds import derive, seeded
 from ..core.trees import checksum, load_tree
 from ..core.device import Speed, choose_speed
 from ..core.loops import Loop
-from ..data.views import to_uint8
+from ..data.views import ViewFields, to_uint8
 from ..models.looking import Eye
 from ..models.classifier import Classifier, multiply_adds
 from ..bank.image_bank import ImageBank, new_bank
@@ -50,7 +50,7 @@ class Synthesis:
         terms: list,  # (weight, term) pairs
         images: Parametrisation,  # new
         steps: int,  # of each batch
-        shift: int = 1,  # random shift before the teacher looks, in pixels
+        shift: int = ViewFields.shift,  # random shift before the teacher looks, in pixels
         seed: int = 0,  # of everything random
         student=None,  # a classifier, frozen while it is looked at
         warmup: int = 0,  # batches at the beginning that leave the student alone
@@ -224,7 +224,7 @@ def synthesize(
     lr: float = None,  # of Adam
     steps: int = None,  # optimisation steps for each batch; None is the method's own, or `synth_steps`
     batch: int = SynthesisFields.synth_batch,  # images optimised together, at most
-    shift: int = 1,  # random shift before the teacher looks, in pixels
+    shift: int = ViewFields.shift,  # random shift before the teacher looks, in pixels
     seed: int = 0,  # same seed, same images, on one device with the same number of threads
     start: int = 0,  # id of the first image
     speed: Speed = None,  # how the teacher is run; None asks `synthesis_speed`

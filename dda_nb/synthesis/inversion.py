@@ -11,7 +11,7 @@ __all__ = ['Parametrisation', 'Pixels', 'Inversion', 'invert', 'fraction_and_div
 import torch, torch.nn as nn
 from fastcore.basics import patch
 from ..core.seeds import rng, seeded
-from ..data.views import random_shift, to_float, to_uint8
+from ..data.views import ViewFields, random_shift, to_float, to_uint8
 from ..models.classifier import Classifier
 from ..models.looking import Eye
 from ..bank.image_bank import ImageBank, new_bank
@@ -97,7 +97,7 @@ class Inversion:
         labels: torch.Tensor,  # int64 [B], the class wanted of each image
         images: Parametrisation,  # started
         terms: list,  # (weight, term) pairs
-        shift: int = 1,  # random shift before the teacher looks, in pixels
+        shift: int = ViewFields.shift,  # random shift before the teacher looks, in pixels
         student=None,  # a frozen classifier, for student-aware terms
         seed: int = 0,  # of shifts and crops
     ):
