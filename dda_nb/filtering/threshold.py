@@ -14,8 +14,8 @@ from ..core.fields import field, fields_of
 from ..models.classifier import Classifier, predict
 from ..bank.image_bank import ImageBank
 from .embedders import parse_embedder
-from .similarity import measure, view_similarity
-from .rules import Views, parse_omega
+from .similarity import check_measured, measure, view_similarity
+from .rules import Auto, Fixed, Views, parse_omega
 
 # %% ../../nbs/filtering/threshold.ipynb #2e3cbee9
 @fields_of('filter')
@@ -58,15 +58,28 @@ def same_class(
 
 def within(
     kids: ImageBank,  # variations with `similarity`
-    omega: float,  # least similarity
+    omega: float,  # least similarity; −1: no bound, and none is needed
     omega_max: float = 1.0,  # largest similarity; 1: no bound
     holds=None,  # bool [N]: what else has to be true of each
 ) -> torch.Tensor:  # bool [N]
     "Which variations are kept"
-    keep = kids.similarity >= omega
+    keep = (kids.similarity >= omega) | (omega <= -1)
     if omega_max < 1:
         keep &= kids.similarity <= omega_max
     return keep if holds is None else keep & holds
+
+# %% ../../nbs/filtering/threshold.ipynb #d58df3af
+def _check_given(kids, rule, embedder, teacher, omega_max, keep_class):
+    "`BadInput` if the rule, or the class, asks for what was not given"
+    asks = 'keep_class' if keep_class else 'omega=auto' if isinstance(rule, Auto) else ''
+    if asks and teacher is None:
+        raise BadInput(f'{asks} asks what the teacher sees; pass teacher=')
+    if embedder is not None:
+        return
+    if isinstance(rule, Views):
+        raise BadInput(f'omega={rule} asks how similar views of the parents are; pass an embedder')
+    if rule != Fixed(-1) or omega_max < 1:
+        check_measured(kids)
 
 # %% ../../nbs/filtering/threshold.ipynb #bc1cc789
 def keep_similar(
@@ -79,13 +92,14 @@ def keep_similar(
     keep_class: bool = FilterFields.keep_class,  # keep only what the teacher takes for the parent's class
     save=None,  # file to keep embeddings in, see `measure`
 ) -> ImageBank:  # those that are similar enough, with `similarity`
-    "Keep the variations that stay close to their parents"
+    "Keep the variations that stay close to their parents; `BadInput` if what `omega` asks for is missing"
     rule, teacher = parse_omega(omega), teacher or getattr(embedder, 'teacher', None)
+    _check_given(kids, rule, embedder, teacher, omega_max, keep_class)
+    if not len(kids):
+        return kids
     if embedder is not None:
         kids = measure(kids, bank, embedder, save)
-    if keep_class and teacher is None:
-        raise BadInput('keep_class asks what the teacher sees; pass teacher=')
     holds = same_class(teacher, kids) if teacher else None
-    views = view_similarity(bank, embedder) if isinstance(rule, Views) and embedder else None
+    views = view_similarity(bank, embedder) if isinstance(rule, Views) else None
     chosen = rule.choose(kids.similarity, holds, views)
     return kids[within(kids, chosen, omega_max, holds if keep_class else None)]

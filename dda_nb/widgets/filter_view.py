@@ -14,7 +14,7 @@ import torch
 from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..bank.image_bank import ImageBank
-from ..filtering.similarity import measure
+from ..filtering.similarity import check_measured, measure
 from ..filtering.threshold import choose_omega, within
 from .stills import class_names, img_tag, png, thumbnails, with_still
 
@@ -210,7 +210,7 @@ def tune_filter(
     kids: ImageBank,  # variations
     bank: ImageBank,  # holds their parents
     embedder=None,  # anything with `embed`, to measure them anew; None takes the similarities that are there
-    omega=0.6,  # where to begin, see `check_omega`; not `auto` or `views:`
+    omega=0.6,  # where to begin, see `parse_omega`; not `auto` or `views:`
     n: int = 16,  # images in a gallery
 ):  # a box; `omega` is the number chosen with the button (at first that to begin with), `kept` what it keeps
     "Choose ω by looking; `BadInput` if there is nothing to choose from"
@@ -218,8 +218,7 @@ def tune_filter(
         raise BadInput('there are no variations to filter')
     if embedder is not None:
         kids = measure(kids, bank, embedder)
-    if kids.similarity.isnan().any():
-        raise BadInput('these variations have no similarity yet; pass an embedder')
+    check_measured(kids)
     tuner = FilterBox(FilterView(kids, bank, n), choose_omega(omega, kids))
     tuner.slider.observe(tuner.move, 'value')
     tuner.button.on_click(tuner.choose)
