@@ -8,6 +8,7 @@ Docs: https://dda-nb.github.io/dda_nb/bank/growing.html.md"""
 __all__ = ['Pool', 'Shards']
 
 # %% ../../nbs/bank/growing.ipynb #b0d93a58
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,5 +144,6 @@ def finish(
 @patch
 def clear(self: Shards):
     "Remove the parts, once the whole is written"
-    for file in self.path.parent.glob(f'{self.path.stem}.[0-9]*.safetensors'):
-        file.unlink()
+    n = next(i for i in itertools.count() if not self._file(i).exists())
+    for i in reversed(range(n)):  # the last first: what a kill leaves is the first parts again
+        self._file(i).unlink()

@@ -10,6 +10,8 @@ __all__ = ['steps_of_batch', 'images_made', 'batches_of', 'batches_before', 'fir
 # %% ../../nbs/runs/amounts.ipynb #09a82772
 import math
 
+from ..distillation.rounds import batches_at_first
+
 # %% ../../nbs/runs/amounts.ipynb #e77a6732
 def steps_of_batch(
     c,  # a configuration
@@ -21,8 +23,8 @@ def steps_of_batch(
 def images_made(
     c,  # a configuration
 ) -> int:
-    "Images that synthesis makes"
-    return max(1, round(c.bank_images * c.synth_steps / steps_of_batch(c)))
+    "Images that synthesis makes; none where they are real, or another run's"
+    return 0 if c.real or c.bank else max(1, round(c.bank_images * c.synth_steps / steps_of_batch(c)))
 
 # %% ../../nbs/runs/amounts.ipynb #e77a6702
 def batches_of(
@@ -43,7 +45,7 @@ def first_batches(
     c,  # a configuration
 ) -> int:
     "Batches that are there when the student begins"
-    return min(max(batches_before(c), 1), batches_of(c))
+    return batches_at_first(batches_of(c), batches_before(c))
 
 # %% ../../nbs/runs/amounts.ipynb #fc810e03
 def rounds_of(

@@ -11,8 +11,8 @@ __all__ = ['PRIOR', 'AUGMENT', 'FILTER']
 import hashlib, json, time
 from dataclasses import replace
 
-import torch
 from ..core.files import write_file
+from ..core.trees import checksum
 from ..core.loops import Loop
 from ..core.device import piece_size
 from ..bank.files import read_bank
@@ -24,7 +24,7 @@ from ..filtering.rules import Views
 from ..filtering.similarity import measure, view_similarity
 from ..filtering.threshold import same_class, within
 from .checks import prior_options
-from .running import Stage
+from .running import Stage, read_note
 
 # %% ../../nbs/runs/changing.ipynb #52abaf1c
 def _prior_mark(run):
@@ -40,8 +40,8 @@ def _make_prior(run):
     c, bank, folder = run.config, run.synthesize(), run.folder / 'prior.part'
     if c.prior != 'bank' or not c.copies:
         return
-    sizes = c.prior_steps, c.prior_batch, c.prior_lr, c.prior_width, c.denoise_steps, c.seed
-    prior = train_prior(bank, *sizes, save=run.state('prior'))
+    how = dict(batch=c.prior_batch, lr=c.prior_lr, width=c.prior_width, denoise_steps=c.denoise_steps)
+    prior = train_prior(bank, c.prior_steps, **how, seed=c.seed, save=run.state('prior'))
     prior.save_pretrained(folder)
     write_file(folder / 'training.json', json.dumps(dict(seconds=prior.seconds)))
     folder.rename(run.folder / 'prior')
@@ -52,6 +52,7 @@ def _read_prior(run):
     c = run.config
     if not c.copies:
         return None
+    run.same_as_before('bank', checksum(run.synthesize().columns()))
     run.same_as_before('prior', _prior_mark(run))
     ours, folder = c.prior == 'bank', run.folder / 'prior'
     run.seconds['prior'] = json.loads((folder / 'training.json').read_text())['seconds'] if ours else 0.0
@@ -71,10 +72,8 @@ def _read_prior(run):
 # %% ../../nbs/runs/changing.ipynb #d51a6401
 def _same_images(run, other):
     "Whether a neighbour varied the same images with the same prior"
-    same = (other / 'prior.txt').is_file() and (other / 'prior.txt').read_text() == _prior_mark(run)
-    return same and torch.equal(
-        read_bank(other / 'bank.safetensors')[0].images, run.synthesize().images.cpu()
-    )
+    same_prior = read_note(other, 'prior') == _prior_mark(run)
+    return same_prior and read_note(other, 'bank') == checksum(run.synthesize().columns())
 
 
 PRIOR = Stage('prior', _make_prior, _read_prior, takes=('synthesize',), files=('prior',), fits=_same_images)

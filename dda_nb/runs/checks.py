@@ -22,8 +22,7 @@ from ..synthesis.generators import NoisyGenerator, clip_vectors, new_parametrisa
 from ..synthesis.student_aware import auxiliary_task
 from ..synthesis.methods import check_teacher, check_warmup, working_methods
 from ..augmentation.unet import unet_levels
-from ..augmentation.pixel import PixelPrior
-from ..augmentation.opening import PRIOR_OPTIONS, check_options, check_prior, prior_folder
+from ..augmentation.opening import KINDS, PRIOR_OPTIONS, check_options, check_prior, prior_folder
 from ..distillation.processes import check_norms
 from .amounts import rounds_of, steps_of_batch
 from .config import Config
@@ -78,7 +77,7 @@ def check_variations(
     "`BadInput` or `MissingFile` if prior or embedder don't go with these images, or can't be had"
     if c.prior == 'bank':
         unet_levels(data.shape)
-        check_options(PixelPrior, 'prior=bank', **prior_options(c))
+        check_options(KINDS['DDPMPipeline'], 'prior=bank', **prior_options(c))
     else:
         check_prior(prior_folder(c.prior), data.shape, data.classes, c.strength, **prior_options(c))
     if c.embedder.model:

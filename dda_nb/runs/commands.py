@@ -82,6 +82,9 @@ def _pairs(words):
         if '=' not in w:
             raise BadInput(f'expected name=value, found {w!r}')
     given = dict(w.split('=', 1) for w in words)
+    if len(given) < len(words):
+        names = [w.split('=', 1)[0] for w in words]
+        raise BadInput(f'{max(names, key=names.count)} is set twice')
     if 'preset' in given:
         raise BadInput(f'a preset comes first and alone: dda_run {given["preset"]}')
     return given
@@ -201,7 +204,8 @@ def _run(args):
     "One run, as the arguments ask for it"
     config, out = _read(args)
     if args.dry_run:
-        return print(estimate_text(config, out))
+        with warnings_in_a_line('dda_run'):
+            return print(estimate_text(config, out))
     first = open_team().first
     threads = _as_it_was(args.source, config) if args.source and first else 0
     finished = (out / 'results.json').exists() and (args.no_notebook or (out / 'dda.ipynb').exists())

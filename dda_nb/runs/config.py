@@ -18,7 +18,7 @@ from ..core.errors import BadInput, nearest
 from ..core.fields import FIELDS, absolute, field, fields_of, plain_value, read_value
 from ..synthesis.terms import TERMS
 from ..synthesis.methods import METHODS
-from .amounts import images_made
+from .amounts import images_made, rounds_of
 from .plugins import load_plugins
 
 # %% ../../nbs/runs/config.ipynb #d3a082bc
@@ -51,8 +51,8 @@ ORDER = '', 'run', 'data', 'teacher', 'synthesize', 'prior', 'augment', 'filter'
 
 
 def fields_in_order() -> list:
-    "All fields, stage by stage"
-    return sorted(FIELDS.values(), key=lambda f: ORDER.index(f.stage))
+    "All fields, stage by stage; those of a stage of the user's last"
+    return sorted(FIELDS.values(), key=lambda f: ORDER.index(f.stage) if f.stage in ORDER else len(ORDER))
 
 # %% ../../nbs/runs/config.ipynb #06d488f4
 class Config:
@@ -86,7 +86,7 @@ def keys(self: Config):
 # %% ../../nbs/runs/config.ipynb #b4f03901
 @patch
 def __getitem__(self: Config, name):
-    return self._values[name]
+    return self._values.get(name, FIELDS[name].default)
 
 # %% ../../nbs/runs/config.ipynb #b4f03902
 @patch
@@ -187,8 +187,12 @@ def _check_images(c):
     if str(c.data) == 'none' and (not c.teacher_weights or c.real):
         own = 'data=none goes with weights of your own (teacher_weights=FILE)'
         raise BadInput(f'{own}, and not with real=yes')
-    if c.streams > images_made(c):
+    if c.streams > (images_made(c) or c.streams):
         raise BadInput(f'{c.streams} streams are more than the {images_made(c)} images')
+    if c.streams > 1 and rounds_of(c):
+        raise BadInput(
+            f'streams share a bank that is filled once: warmup={c.warmup:g} asks for rounds; set streams=1'
+        )
     if c.real and (c.copies or c.warmup < 1):
         raise BadInput('real=yes distils on the real images alone; set copies=0 and warmup=1')
     if c.real and c.bank:

@@ -14,19 +14,37 @@ from pathlib import Path
 
 import yaml
 from ..core.errors import BadInput, Busy, Damaged, MissingFile, one_line
-from ..core.fields import FIELDS
+from ..core.fields import FIELDS, plain_value
 from ..core.files import make_folder, place, write_file
 from ..core.trees import load_tree
 from ..bank.growing import Shards
 from .plugins import load_plugins
 from .config import Config, package_folder
 
+# %% ../../nbs/runs/folders.ipynb #4dfbbdf3
+_FIRST = """preset arm seed device precision compile shift flip data side corrupt class_names teacher
+teacher_weights teacher_mean teacher_std teacher_epochs teacher_batch teacher_lr
+teacher_smoothing teacher_ema teacher_seed alpha_oh alpha_bn alpha_tv alpha_act alpha_balance
+bn_momentum alpha_cr alpha_adv alpha_dad alpha_csd parametrisation class_vectors synth_lr
+method batch_steps warmup replay bank_images synth_batch synth_steps streams real prior
+prior_steps prior_batch prior_lr prior_width denoise_steps prior_precision guidance
+negative_prompt prompts scheduler prior_side safety_checker copies strength vary_batch embedder
+omega omega_max keep_class temperature lambda_kl lambda_ce lambda_feat lambda_self lambda_csd
+student distill_steps distill_batch distill_lr""".split()
+
+
+def _added():
+    "Fields that came after 0.1.0, those of a plugin among them, and what runs without them did"
+    later = {k: f for k, f in FIELDS.items() if k not in _FIRST}
+    return {k: plain_value(f.default if f.before is None else f.before) for k, f in later.items()}
+
 # %% ../../nbs/runs/folders.ipynb #c35f9c3a
 def run_name(
     c: Config,  # any
 ) -> str:
     "`<preset>-<8 hex of the configuration>`"
-    values = {k: v for k, v in c.plain().items() if FIELDS[k].before is None or v != FIELDS[k].before}
+    added = _added()
+    values = {k: v for k, v in c.plain().items() if k not in added or v != added[k]}
     return f'{c.preset}-{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]}'
 
 # %% ../../nbs/runs/folders.ipynb #418ed0d5
@@ -102,8 +120,7 @@ def config_from(
     load_plugins(values.get('plugins', ''))
     if odd := [k for k in values if k not in FIELDS]:
         raise BadInput(f'{file}: {odd[0]} is no field of this release; a later one, or a plugin, wrote it')
-    then = {k: f.before for k, f in FIELDS.items() if f.before is not None}
-    return Config(**then | values)
+    return Config(**_added() | values)
 
 # %% ../../nbs/runs/folders.ipynb #d1bc2abf
 def read_config(

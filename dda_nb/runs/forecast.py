@@ -28,21 +28,22 @@ from .amounts import images_made, steps_of_batch
 from .config import Config
 from .teachers import data_of, device_of, read_teacher, teacher_file
 from .checks import check_run, prior_options, what_to_optimise
+from .making import images_of_run
 
 # %% ../../nbs/runs/forecast.ipynb #8aa13b0b
 def passes_of(
     c: Config,  # any
     n_real: int,  # training images
+    n_bank: int,  # images in the bank: inverted, real, or another run's
 ) -> dict:  # stage → images, and images times steps (variations once each)
     "How many images each stage makes or sees, and how many passes that takes"
-    made = 0 if c.real or c.bank else images_made(c)
-    total = n_real if c.real else made * (1 + c.copies)
+    n_kids = n_bank * c.copies
     return dict(
         teacher=(n_real, n_real * c.teacher_epochs),
-        synthesize=(made, made * steps_of_batch(c)),
-        prior=(made, c.prior_steps * c.prior_batch),
-        augment=(made * c.copies, made * c.copies),
-        distill=(total, c.distill_steps * c.distill_batch),
+        synthesize=(images_made(c), images_made(c) * steps_of_batch(c)),
+        prior=(n_bank, c.prior_steps * c.prior_batch),
+        augment=(n_kids, n_kids),
+        distill=(n_bank + n_kids, c.distill_steps * c.distill_batch),
     )
 
 # %% ../../nbs/runs/forecast.ipynb #181e91ab
@@ -138,6 +139,13 @@ def _trials(c, data, device, small):
         yield 'augment', _variation_step(b)
     yield 'distill', _distillation_step(b)
 
+# %% ../../nbs/runs/forecast.ipynb #b839ec1e
+def _images_in_bank(c, data):
+    "Images that are varied and learned from, without the variations"
+    if c.real:
+        return len(data.train.labels)
+    return len(images_of_run(c.bank)) if c.bank else images_made(c)
+
 # %% ../../nbs/runs/forecast.ipynb #add4627a
 def estimate(
     c: Config,  # see `make_config`
@@ -145,7 +153,8 @@ def estimate(
     "What each stage would make, how long it would take on this device, and what memory"
     check_run(c)
     data, device = data_of(c), device_of(c)
-    amounts, small = passes_of(c, len(data.train.labels)), 16 if device.type == 'cpu' else 128
+    amounts = passes_of(c, len(data.train.labels), _images_in_bank(c, data))
+    small = 16 if device.type == 'cpu' else 128
     batch = dict(teacher=c.teacher_batch, prior=c.prior_batch, distill=c.distill_batch)
     batch['synthesize'] = min(c.synth_batch, images_made(c))
     with mock.patch.dict(os.environ, TQDM_DISABLE='1'):

@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 from ..core import errors
-from ..core.errors import DDAError, MissingFile, one_line
+from ..core.errors import BadInput, DDAError, MissingFile, one_line
 from ..core.fields import FIELDS, absolute
 from ..core.files import write_file
 from .plugins import load_plugins
@@ -25,9 +25,15 @@ from .progress import watched
 def from_parameters(
     names: dict,  # the notebook's `globals()`
 ) -> Config:
-    "The configuration that a notebook's parameters ask for"
+    "The configuration that a notebook's parameters ask for; `BadInput` for a variable that is no parameter"
     load_plugins(absolute(names.get('plugins') or ''))  # whose fields are parameters too
-    return make_config(**{k: names[k] for k in FIELDS if k in names})
+    given = {k: names[k] for k in FIELDS if k in names}
+    for k, value in given.items():
+        if not isinstance(value, (type(None), bool, int, float, str, list, tuple, Path)):
+            raise BadInput(
+                f'{k} is a parameter, and here a variable that holds a {type(value).__name__}; rename it'
+            )
+    return make_config(**given)
 
 # %% ../../nbs/runs/notebook.ipynb #0b45e98f
 def _parameter(field, width=110):

@@ -92,7 +92,7 @@ def gather(
     return rows
 
 # %% ../../nbs/runs/rows.ipynb #52111c18
-_NOT_VARIED = 'preset', 'seed', 'teacher_seed', 'teacher_weights'
+_NOT_VARIED = 'preset', 'seed', 'teacher_seed'
 
 
 def varied(

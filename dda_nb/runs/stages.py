@@ -26,14 +26,15 @@ from .config import Config
 from .teachers import data_of
 from .folders import read_results
 from .record import describe, peak_memory
-from .running import Run, Stage, add_stage
+from .running import Run, Stage
+from .asking import STAGES, add_stage
 from .making import SYNTHESIZE, TEACHER
 from .changing import AUGMENT, FILTER, PRIOR
 
 # %% ../../nbs/runs/stages.ipynb #7e717a8e
 def _images_to_learn_from(run, student, task):
     c, bank = run.config, run.synthesize()
-    if not rounds_of(c) or c.bank or c.real:
+    if not rounds_of(c):
         return bank + run.filter()[1]
     work = run.new_synthesis(student, task)
     work.load_state_dict(read_bank(run.file('bank'))[1]['work'])
@@ -99,7 +100,7 @@ def _make_row(run):
     row = describe(c, run.device) | dict(data_name=data.name, skipped_images=data.skipped)
     row |= judge(student, teacher, data.test) | judge_bank(images, teacher, data.test, student)
     row |= _variations_in_words(kept, run) | _costs(teacher, student)
-    row |= dict(made_images=0 if c.real or c.bank else images_made(c), images_in_bank=len(images) - len(kept))
+    row |= dict(made_images=images_made(c), images_in_bank=len(images) - len(kept))
     row |= dict(kept_images=len(kept), omega_used=omega, rounds=rounds_of(c), peak_memory_mb=round(peak))
     row |= {f'speed_{k}': str(v) for k, v in zip(('synthesize', 'distill'), run.speeds())}
     row |= _times(run, len(run.synthesize()))
@@ -130,8 +131,7 @@ def _times(run, n_bank):
     amounts = dict(
         synthesize=images_made(c), augment=n_bank * c.copies, distill=c.distill_steps * c.distill_batch
     )
-    stages = 'teacher', 'synthesize', 'prior', 'augment', 'filter', 'distill'
-    seconds = {f'seconds_{k}': round(s.get(k, 0.0), 3) for k in stages}
+    seconds = {f'seconds_{k}': round(s.get(k, 0.0), 3) for k in STAGES if k != 'judge'}
     return seconds | {f'images_per_s_{k}': round(n / s[k], 1) for k, n in amounts.items() if s.get(k)}
 
 

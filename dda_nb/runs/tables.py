@@ -56,6 +56,8 @@ def table(
         nearest(k, rows, 'column')
     values = [k for k in values or _averaged(rows, by) if k not in by]
     numbers = rows.assign(**{k: pd.to_numeric(rows[k], errors='coerce') for k in values})  # None becomes NaN
+    if odd := [k for k in values if numbers[k].isna().all() and rows[k].notna().any()]:
+        raise BadInput(f'{odd[0]} has no numbers to average')
     groups = numbers.groupby([rows[k].map(_comparable) for k in by], sort=False, dropna=False)
     columns = {'runs': groups.size()}
     for k in values:

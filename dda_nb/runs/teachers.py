@@ -8,11 +8,12 @@ Docs: https://dda-nb.github.io/dda_nb/runs/teachers.html.md"""
 __all__ = ['device_of', 'data_of', 'read_teacher', 'warn_of_chance', 'teacher_file', 'cached_teacher']
 
 # %% ../../nbs/runs/teachers.ipynb #241ff9a8
-import hashlib, warnings
+import contextlib, hashlib, warnings
 from pathlib import Path
 
 import torch
-from ..core.errors import BadInput
+from ..core.errors import BadInput, Damaged, MissingFile
+from ..core.fields import FIELDS
 from ..core.files import cache_folder, make_folder
 from ..core.trees import load_weights
 from ..core.device import default_device
@@ -93,7 +94,7 @@ def read_teacher(
 
 # %% ../../nbs/runs/teachers.ipynb #2ea8ec2d
 def warn_of_chance(
-    teacher,  # a classifier with weights of the user's
+    teacher,  # a classifier, trained
     data,  # real images, of which the training split is looked at
     most: int = 256,  # images, evenly spread
 ):
@@ -109,7 +110,11 @@ def warn_of_chance(
         warnings.warn(f'{what}; {look}')
 
 # %% ../../nbs/runs/teachers.ipynb #c0175597
-_TRAINED_WITH = 'epochs batch lr smoothing ema seed'.split()
+def _trained_with(c):
+    "The teacher's fields that its training depends on, as `train_teacher` calls them"
+    names = [k for k, f in FIELDS.items() if f.stage == 'teacher' and k.startswith('teacher_')]
+    given = 'teacher_weights', 'teacher_mean', 'teacher_std'  # of a teacher that is not trained here
+    return {k.removeprefix('teacher_'): c[k] for k in names if k not in given}
 
 
 def teacher_file(
@@ -118,9 +123,8 @@ def teacher_file(
     device,  # where
 ) -> Path:
     "Where the cache keeps a teacher so trained"
-    how = [c[f'teacher_{k}'] for k in _TRAINED_WITH]
     where = [str(torch.device(device).type), str(training_speed(device, data.shape)), torch.__version__]
-    what = [data.name, data.mark, c.teacher, *how, c.shift, c.flip, *where]
+    what = [data.name, data.mark, c.teacher, *_trained_with(c).values(), c.shift, c.flip, *where]
     mark = hashlib.sha256(repr(what).encode()).hexdigest()[:8]
     name = f'{data.name}-{c.teacher.replace(":", "-")}-{mark}.safetensors'
     return make_folder(cache_folder() / 'teachers') / name
@@ -137,9 +141,9 @@ def cached_teacher(
 
     file = teacher_file(c, data, device)
     with FileLock(f'{file}.lock'):
-        if not file.exists():
-            how = {k: c[f'teacher_{k}'] for k in _TRAINED_WITH}
-            views = dict(shift=c.shift, flip=c.flip)
-            model = train_teacher(data, c.teacher, **how, **views, device=device, save=save)
-            save_classifier(file, model, seconds=model.seconds)
+        with contextlib.suppress(MissingFile, Damaged):  # one that was damaged is trained anew
+            return load_classifier(file).frozen()
+        how = _trained_with(c) | dict(shift=c.shift, flip=c.flip)
+        model = train_teacher(data, c.teacher, **how, device=device, save=save)
+        save_classifier(file, model, seconds=model.seconds)
         return load_classifier(file).frozen()

@@ -8,11 +8,12 @@ Docs: https://dda-nb.github.io/dda_nb/sweeps/commands.html.md"""
 __all__ = ['dda_sweep']
 
 # %% ../../nbs/sweeps/commands.ipynb #7f3bdfa9
-import argparse, contextlib, os, signal, threading, time
+import argparse, contextlib, signal, threading, time
 from pathlib import Path
 
 from ..core.errors import BadInput, MissingFile, exit_status
 from ..core.files import place
+from ..runs.folders import runs_folder
 from ..runs.tables import table, table_text
 from ..runs.commands import warnings_in_a_line
 from .settings import read_sweep
@@ -77,7 +78,7 @@ def dda_sweep(
 # %% ../../nbs/sweeps/commands.ipynb #1b0169ff
 def _sweep(args):
     "The sweep that the arguments ask for; its exit status"
-    out = place(args.out or Path(os.environ.get('DDA_RUNS', 'runs')) / Path(args.file).stem)
+    out = place(args.out or runs_folder() / Path(args.file).stem)
     if args.retries < 0 or args.cpus < 0:
         raise BadInput('--retries and --cpus must be at least 0')
     with warnings_in_a_line('dda_sweep'):
@@ -85,7 +86,8 @@ def _sweep(args):
     states = states_of(tasks, out)
     print(f'{args.file}, to {out}\n\n{sweep_text(tasks, states)}', flush=True)
     if args.dry_run:
-        print(time_text(tasks, states, out))
+        with warnings_in_a_line('dda_sweep'):
+            print(time_text(tasks, states, out))
         return 0
     began = time.monotonic()
     with _second_at_once():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import dda_nb.runs.stages  # noqa: F401 (it puts the stages into STAGES)
-from ..runs.running import STAGES, shared_values
+from ..runs.asking import STAGES, shared_values
 from ..runs.forecast import estimate
 from ..runs.rows import gather
 from ..runs.tables import cell_text

@@ -66,8 +66,6 @@ def rotated(
 class Rotations(nn.Module):
     "Cross entropy of an auxiliary classifier of class and turn; distillation's side of CSD (Luo et al. 2023)"
 
-    needs = 'student'
-
     def __init__(
         self,
         n_student: int,  # the student's features
