@@ -92,6 +92,24 @@ def refused(capsys, tmp_path):
     return check
 
 
+@pytest.fixture
+def forget():
+    "Called, what was declared since the test began is gone, as in another process; after the test, too"
+    from dda_nb.core import FIELDS
+    from dda_nb.runs import plugins
+    from dda_nb.synthesis import METHODS, TERMS
+
+    before = [(d, dict(d)) for d in (FIELDS, METHODS, TERMS, plugins._LOADED)]
+
+    def as_before():
+        for now, then in before:
+            now.clear()
+            now.update(then)
+
+    yield as_before
+    as_before()
+
+
 @pytest.fixture(scope='module')
 def browser():
     "Chromium without a window"

@@ -37,6 +37,11 @@ from dda_nb.synthesis import synthesize
         (['smoke', 'seed=inf'], "seed must be int, found 'inf'"),
         (['smoke', 'preset=digits'], 'a preset comes first'),
         (['smoke', 'student=resnet8x1.2.3'], "unknown network 'resnet8x1.2.3'"),
+        (['smoke', 'seed=1', 'seed=2'], 'seed is set twice'),
+        (
+            ['smoke', 'method=cmi', 'copies=0', 'streams=2', 'synth_batch=5'],
+            'streams share a bank that is filled once',
+        ),
         (['smoke', 'distill_lr=-1'], 'distill_lr must be above 0, found -1'),
         (['smoke', 'synth_lr=0'], 'synth_lr must be above 0'),
         (['smoke', 'prior_width=12'], 'prior_width must be a multiple of 8'),

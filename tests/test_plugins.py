@@ -28,17 +28,7 @@ def mine(tmp_path):
     return file
 
 
-@pytest.fixture(autouse=True)
-def forgotten():
-    "What a test declares is gone after it"
-    from dda_nb.core import FIELDS
-    from dda_nb.synthesis import METHODS, TERMS
-
-    before = [(d, dict(d)) for d in (FIELDS, METHODS, TERMS)]
-    yield
-    for d, content in before:
-        d.clear()
-        d.update(content)
+pytestmark = pytest.mark.usefixtures('forget')
 
 
 def test_a_file_of_plugins_gives_method_field_and_checksum(tmp_path, mine, capsys):
