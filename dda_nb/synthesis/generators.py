@@ -137,7 +137,7 @@ def finish(self: MetaGenerator):
 def seeded_vectors(
     n_classes: int,  # how many
 ) -> torch.Tensor:  # float [n_classes, 512]
-    "Random class embeddings, as wide as those of CLIP's smaller models, always the same ones"
+    "Random class embeddings, always the same ones"
     return torch.randn(n_classes, 512, generator=rng(0, 'class vectors'))
 
 
