@@ -12,7 +12,7 @@ import contextlib, hashlib, warnings
 from pathlib import Path
 
 import torch
-from ..core.errors import BadInput, Damaged, MissingFile
+from ..core.errors import BadInput
 from ..core.fields import FIELDS
 from ..core.files import cache_folder, make_folder
 from ..core.trees import load_weights
@@ -141,7 +141,7 @@ def cached_teacher(
 
     file = teacher_file(c, data, device)
     with FileLock(f'{file}.lock'):
-        with contextlib.suppress(MissingFile, Damaged):  # one that was damaged is trained anew
+        with contextlib.suppress(BadInput):  # not there, or damaged
             return load_classifier(file).frozen()
         how = _trained_with(c) | dict(shift=c.shift, flip=c.flip)
         model = train_teacher(data, c.teacher, **how, device=device, save=save)
