@@ -14,9 +14,10 @@ import torch
 from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..bank.image_bank import ImageBank
+from ..bank.pictures import img_tag, png
 from ..filtering.similarity import check_measured, measure
 from ..filtering.threshold import choose_omega, within
-from .stills import class_names, img_tag, png, thumbnails, with_still
+from .stills import class_names, thumbnails, with_still
 
 # %% ../../nbs/widgets/filter_view.ipynb #7778d8a8
 class FilterView:
