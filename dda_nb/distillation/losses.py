@@ -36,7 +36,11 @@ class KL:
         self.temperature = temperature
 
     @classmethod
-    def build(cls, setup):
+    def build(
+        cls,
+        setup: Setup,  # with the recipe
+    ):
+        "The term at the recipe's temperature"
         return cls(setup.recipe.get('temperature', SofteningFields.temperature))
 
     def __call__(self, seen):

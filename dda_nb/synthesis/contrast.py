@@ -47,11 +47,18 @@ class Contrastive(nn.Module):
         self.register_buffer('memory', torch.empty(0, size))
 
     @classmethod
-    def build(cls, setup):
+    def build(
+        cls,
+        setup,  # a `Setup`
+    ):
+        "The term for a teacher's features"
         return cls(setup.teacher.n_features)
 
-    def embed(self, features):
-        "Unit vectors [B, size] of the teacher's features [B, D]"
+    def embed(
+        self,
+        features: torch.Tensor,  # the teacher's, [B, D]
+    ) -> torch.Tensor:  # [B, size]
+        "Unit vectors of features"
         return F.normalize(self.head(wide(features)), dim=1)
 
     def forward(self, seen):

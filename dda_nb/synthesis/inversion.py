@@ -37,8 +37,12 @@ class Parametrisation(nn.Module):
         super().__init__()
         self.shape, self.n_classes, self.lr, self.steps, self.opt = tuple(shape), n_classes, lr, steps, None
 
-    def fresh(self, labels, number):
-        "Begin batch `number`, of these labels [B]; random numbers come from PyTorch's global generator"
+    def fresh(
+        self,
+        labels: torch.Tensor,  # int64 [B], the classes wanted
+        number: int,  # which batch this is
+    ):
+        "Begin a batch; random numbers come from PyTorch's global generator"
         raise NotImplementedError
 
     def forward(self):

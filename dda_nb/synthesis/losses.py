@@ -103,7 +103,10 @@ class SmoothedStatistics(nn.Module):
     def _memory(self, i):
         return getattr(self, f'mean_{i}'), getattr(self, f'var_{i}')
 
-    def smooth(self, seen):
+    def smooth(
+        self,
+        seen: Seen,  # uses `stats`
+    ) -> list:
         "Statistics as in `Seen.stats`, smoothed"
         part = self.momentum * (self.batches > 0)
         smoothed = []
@@ -116,7 +119,10 @@ class SmoothedStatistics(nn.Module):
         return statistics_distance(self.smooth(seen))
 
     @torch.no_grad()
-    def after_batch(self, seen):
+    def after_batch(
+        self,
+        seen: Seen,  # the batch's images, looked at once more
+    ):
         "Remember a finished batch"
         smoothed = self.smooth(seen)
         self.batches += 1

@@ -95,7 +95,11 @@ class Hard:
         self.task, self.__name__ = task, 'csd' if task is None else f'hard_{type(task).__name__.lower()}'
 
     @classmethod
-    def build(cls, setup):
+    def build(
+        cls,
+        setup,  # a `Setup`
+    ):
+        "The term for its task"
         return cls(setup.task)
 
     def __call__(self, seen):
