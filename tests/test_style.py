@@ -92,7 +92,7 @@ def test_an_output_of_another_cell_is_noticed():
     notebook.cells[2].outputs = [{}]
     assert not [*in_outputs(notebook)]
     notebook.cells[1].outputs = [{}]
-    assert [str(o.where) for o in in_outputs(notebook)] == [f'{notebook}:cell 1']
+    assert [str(o.where) for o in in_outputs(notebook)] == [f'{notebook}:cell 2']
 
 
 def test_names_with_two_meanings_are_noticed():
