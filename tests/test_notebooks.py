@@ -15,6 +15,7 @@ LIBRARIES = ['nbdev.test', 'torch', 'torchvision', 'matplotlib.pyplot', 'sklearn
 
 def run(path, skip_flags):
     "Run a notebook without the cells that have one of these flags; what it said if it failed"
+    multiprocessing.set_start_method('fork', force=True)  # as in a kernel
     sys.__stderr__ = io.StringIO()  # nbdev writes the traceback there
     passed, _ = run_notebook(path, skip_flags=skip_flags, basepath=ROOT)
     return '' if passed else sys.__stderr__.getvalue()

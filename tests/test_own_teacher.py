@@ -44,10 +44,10 @@ def theirs(tmp_path_factory):
     return folder
 
 
-def run_theirs(theirs, out, *more):
+def run_theirs(theirs, out, *more, net='torchvision:shufflenet_v2_x0_5'):
     return [
         'smoke',
-        'teacher=torchvision:shufflenet_v2_x0_5',
+        f'teacher={net}',
         f'teacher_weights={theirs / "checkpoint.pth"}',
         *NORMAL,
         'student=resnet8',
@@ -168,7 +168,7 @@ def test_weights_for_other_data_are_refused_by_layer(capsys, theirs, tmp_path):
     for words, line in (
         (run_theirs(theirs, tmp_path / 'run'), 'takes images of 3 channels, not 1'),
         (
-            run_theirs(theirs, tmp_path / 'run', f'data=folder:{theirs / "images"}', 'teacher=resnet14'),
+            run_theirs(theirs, tmp_path / 'run', f'data=folder:{theirs / "images"}', net='resnet14'),
             'does not fit resnet14',
         ),
         (run_theirs(theirs, tmp_path / 'run', 'data=none'), 'Set side to their pixels'),

@@ -2,7 +2,7 @@
 
 import ast, importlib, inspect, json, re, subprocess, sys
 
-import nbformat, pytest, yaml
+import nbformat, pytest, torch.nn as nn, yaml
 from exported import differing
 from fastcore.docments import docments
 
@@ -120,6 +120,31 @@ def undocumented(thing):
     variadic = inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
     named = [k for k, p in inspect.signature(thing).parameters.items() if p.kind not in variadic]
     return [k for k, d in docments(thing, full=True).items() if k in named and not d.docment]
+
+
+def public_methods():
+    "(class, name, function, arguments) of each public method, those that `patch` put there among them"
+    for module in [importlib.import_module(f'dda_nb.{m}') for m in MODULES]:
+        for thing in filter(inspect.isclass, (getattr(module, n) for n in module.__all__)):
+            for name, method in vars(thing).items():
+                function = getattr(method, '__func__', method)  # of a class method or a static one
+                if inspect.isfunction(function) and not name.startswith('_'):
+                    arguments = [*inspect.signature(function).parameters]
+                    yield thing, name, function, arguments[not isinstance(method, staticmethod) :]
+
+
+def test_every_argument_of_a_public_method_is_documented():
+    "At the first method of its name in a module, or where the method comes from: a base class, or PyTorch"
+    said, lacking = set(), {}
+    for thing, name, function, arguments in public_methods():
+        where, without = (function.__module__, name), undocumented(function)
+        said |= {(*where, k) for k in arguments if k not in without}
+        if not any(hasattr(base, name) for base in (*thing.__mro__[1:], nn.Module)):
+            lacking |= {(*where, k): thing.__name__ for k in arguments if k in without}
+    left = sorted(
+        f'{module}: {lacking[module, *rest]}.{".".join(rest)}' for module, *rest in lacking.keys() - said
+    )
+    assert not left, '\n'.join(left)
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT / 'nbs').as_posix())

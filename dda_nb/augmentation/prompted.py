@@ -87,7 +87,9 @@ class StableDiffusionPrior(Latent):
         self.about |= dict(prompts=' | '.join(self.prompts), negative_prompt=negative_prompt)
 
     @staticmethod
-    def pipeline(path):
+    def pipeline(
+        path,  # folder of a saved pipeline
+    ):
         "The class of diffusers that reads what lies there: any image-to-image pipeline"
         from diffusers import AutoPipelineForImage2Image
 

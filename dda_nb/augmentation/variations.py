@@ -56,7 +56,9 @@ class ImageVariationPrior(Latent):
         return self.pipe.image_noising_scheduler.config.num_train_timesteps - 1
 
     @staticmethod
-    def pipeline(path):
+    def pipeline(
+        path,  # folder of a saved pipeline
+    ):
         "The class of diffusers that reads what lies there"
         import diffusers
 

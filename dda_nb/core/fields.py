@@ -91,7 +91,7 @@ class Field:
     open_high: bool = False  # whether `high` itself is
     choices: tuple = ()  # the words that there are; none given is any
     parse: object = None  # plain value → what the code uses, whose `str` is the value again
-    before: object = None  # its value in runs of releases that did not have it; None: it was always there
+    before: object = None  # its value in runs that do not have it; None is its default
 
 # %% ../../nbs/core/fields.ipynb #5ffdc8c6
 def read_value(

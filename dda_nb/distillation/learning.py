@@ -15,14 +15,16 @@ from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..core.fields import field, fields_of
 from ..core.seeds import rng
+from ..core.trees import checksum
 from ..core.device import Speed, choose_speed
 from ..core.processes import Team
 from ..core.loops import Loop, OneCycle
-from ..data.views import draw, random_flip, random_shift, to_float
+from ..data.views import ViewFields, draw, random_flip, random_shift, to_float
 from ..models.classifier import Classifier, multiply_adds
 from ..models.looking import Eye
+from ..models.training import WEIGHT_DECAY
 from ..bank.image_bank import ImageBank
-from ..synthesis.terms import Seen, learned, term_names
+from ..synthesis.terms import Seen, learned, settings_of, term_names
 from ..synthesis.methods import check_pair
 from .losses import KL
 from .processes import norms_over
@@ -61,9 +63,9 @@ class Distillation:
         steps: int,  # optimisation steps
         batch: int = DistillFields.distill_batch,  # images a step
         lr: float = DistillFields.distill_lr,  # peak learning rate of SGD
-        weight_decay: float = 5e-4,  # of SGD
-        shift: int = 1,  # random shift in pixels
-        flip: bool = False,  # random mirroring
+        weight_decay: float = WEIGHT_DECAY,  # of SGD
+        shift: int = ViewFields.shift,  # random shift in pixels
+        flip: bool = ViewFields.flip,  # random mirroring
         seed: int = 0,  # of the batches
         speed: Speed = None,  # how the networks are run; None asks `distillation_speed`
         team: Team = Team(),  # processes that share a batch, which is a multiple of twice their number
@@ -80,7 +82,8 @@ class Distillation:
         sgd = torch.optim.SGD(weights, lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
         self.descent = OneCycle(sgd, steps, team)
         how = steps, batch, lr, weight_decay, shift, flip, seed, str(self.speed)
-        self.key = self.names, [w for w, _ in terms], *how
+        taught = settings_of(terms), checksum(teacher.state_dict())
+        self.key = self.names, [w for w, _ in terms], *taught, *how
 
     @property
     def paired(self) -> bool:
@@ -103,7 +106,12 @@ def parts(self: Distillation) -> dict:
 
 # %% ../../nbs/distillation/learning.ipynb #3b14747c
 @patch
-def choose(self: Distillation, bank, relatives, g) -> torch.Tensor:
+def choose(
+    self: Distillation,
+    bank: ImageBank,  # what there is
+    relatives,  # see `Relatives`; None without any
+    g: torch.Generator,  # draws them
+) -> torch.Tensor:  # int64 [B]
     "Places of the images of one batch"
     if not self.paired:
         return draw(len(bank), self.batch, g)
@@ -112,7 +120,12 @@ def choose(self: Distillation, bank, relatives, g) -> torch.Tensor:
 
 
 @patch
-def batch_of(self: Distillation, bank, i, g) -> tuple:
+def batch_of(
+    self: Distillation,
+    bank: ImageBank,  # what there is
+    i: torch.Tensor,  # int64 [B], places in it
+    g: torch.Generator,  # draws shifts and mirroring
+) -> tuple:
     "Images as the networks are shown them, in [0, 1], and their labels; of the team's batch its own part"
     x = random_shift(to_float(bank.images[i]), self.shift, g)
     x = random_flip(x, g) if self.flip else x
@@ -121,7 +134,12 @@ def batch_of(self: Distillation, bank, i, g) -> tuple:
 
 # %% ../../nbs/distillation/learning.ipynb #a4e902d0
 @patch
-def step(self: Distillation, number, bank, relatives=None) -> dict:
+def step(
+    self: Distillation,
+    number: int,  # of the step
+    bank: ImageBank,  # what there is at this step
+    relatives=None,  # see `Relatives`, for terms that are shown pairs
+) -> dict:
     "One step of gradient descent; the weighted losses"
     g = rng(self.seed, 'distill', number, device=bank.labels.device)
     x, labels = self.batch_of(bank, self.choose(bank, relatives, g), g)

@@ -15,6 +15,7 @@ from ..core.errors import BadInput
 from ..core.fields import FIELDS
 from ..core.files import write_file
 from ..core.trees import load_tree
+from ..synthesis.terms import TERMS
 from .config import Config
 from .folders import read_config, read_results
 from .record import describe
@@ -64,6 +65,11 @@ def _neighbour(run, folder, ours, name):
     same = shared_values(theirs, name) == shared_values(run.config, name)
     return theirs if same and theirs != run.config else None
 
+# %% ../../nbs/runs/asking.ipynb #928f5464
+def _of_a_cell(c):
+    "Whether a term was declared in a notebook's cell, whose code no row tells of"
+    return any(c[k] and t.module == '__main__' for k, t in TERMS.items())
+
 # %% ../../nbs/runs/asking.ipynb #ff14e902
 @patch
 def neighbours(
@@ -72,7 +78,8 @@ def neighbours(
 ):
     "Finished runs beside this one, other than repetitions of it, in which the stage is the same"
     ours = describe(self.config, self.device)
-    if ours['commit'].endswith('+') or not read_note(self.folder, 'teacher'):
+    untold = ours['commit'].endswith('+') or _of_a_cell(self.config)
+    if untold or not read_note(self.folder, 'teacher'):
         return
     for file in sorted(self.folder.absolute().parent.glob('*/results.json')):
         with contextlib.suppress(BadInput):  # of another version, or not a run

@@ -40,7 +40,6 @@ class SourceFields:
         '',
         'folder of a finished run whose images are taken, instead of making any',
         parse=absolute,
-        before='',
     )
     real: bool = field(
         False, 'distil on the real training images instead, as an upper reference; only without copies'

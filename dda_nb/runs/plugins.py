@@ -23,7 +23,6 @@ class PluginFields:
         '',
         "file of Python with terms and methods of your own; it is run, with your rights",
         parse=absolute,
-        before='',
     )
 
 

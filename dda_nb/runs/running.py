@@ -39,11 +39,17 @@ class Run:
             tidy_folder(self.folder)
         self.team.wait()
 
-    def file(self, name):
+    def file(
+        self,
+        name: str,  # `bank`, `variations`, ...
+    ):
         "Where the tensors of that name lie once they are whole"
         return self.folder / f'{name}.safetensors'
 
-    def state(self, name):
+    def state(
+        self,
+        name: str,  # of a stage
+    ):
         "Where a stage keeps its state on the way"
         return self.folder / f'{name}.ckpt'
 

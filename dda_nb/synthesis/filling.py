@@ -23,7 +23,7 @@ from ..models.looking import Eye
 from ..models.classifier import Classifier, multiply_adds
 from ..bank.image_bank import ImageBank, new_bank
 from ..bank.growing import Shards
-from .terms import learned, needs_of, synthesis_terms, term_names
+from .terms import learned, needs_of, settings_of, synthesis_terms, term_names
 from .inversion import Inversion, Parametrisation
 from .generators import new_parametrisation
 from .student_aware import auxiliary_task
@@ -141,10 +141,10 @@ def load_state_dict(self: Synthesis, state):
 @patch(as_prop=True)
 def key(self: Synthesis) -> tuple:
     "What its images depend on"
-    names, weights = term_names(self.terms), [w for w, _ in self.terms]
+    terms = term_names(self.terms), [w for w, _ in self.terms], settings_of(self.terms)
     how = type(self.images).__name__, self.images.lr, self.steps, self.shift, self.seed, self.start
     sizes = [len(p) for p in self.parts]
-    return (self.about, names, weights, *how, sizes, self.warmup, str(self.eye.speed), self.mark)
+    return (self.about, *terms, *how, sizes, self.warmup, str(self.eye.speed), self.mark)
 
 # %% ../../nbs/synthesis/filling.ipynb #d035d9ba
 def _without_parts(state, key, parts):

@@ -16,7 +16,8 @@ from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..models.classifier import Classifier, predict
 from ..bank.image_bank import ImageBank
-from .stills import class_names, img_tag, thumbnails, with_still
+from ..bank.pictures import img_tag
+from .stills import class_names, thumbnails, with_still
 
 # %% ../../nbs/widgets/pages.ipynb #aed84695
 def _families(bank):

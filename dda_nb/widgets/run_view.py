@@ -19,7 +19,8 @@ from ..distillation.rounds import bank_in_rounds
 from ..runs.folders import read_results
 from ..runs.progress import progress_of
 from ..sweeps.screen import progress_text
-from .stills import img_tag, png, thumbnails
+from ..bank.pictures import img_tag, png
+from .stills import thumbnails
 
 # %% ../../nbs/widgets/run_view.ipynb #d3d1c7f4
 class RunView:

@@ -10,7 +10,7 @@ __all__ = ['thumbnails', 'class_names', 'Still', 'with_still']
 # %% ../../nbs/widgets/stills.ipynb #89df24fe
 import torch, torch.nn.functional as F
 from ..bank.image_bank import ImageBank
-from ..bank.pictures import img_tag, png, tile  # noqa: F401  boxes take both from here
+from ..bank.pictures import png, tile
 
 # %% ../../nbs/widgets/stills.ipynb #05f2049d
 def thumbnails(

@@ -17,7 +17,8 @@ from ..core.errors import BadInput
 from ..bank.image_bank import ImageBank
 from ..augmentation.priors import Prior
 from ..augmentation.varying import check_strength
-from .stills import class_names, img_tag, thumbnails, with_still
+from ..bank.pictures import img_tag
+from .stills import class_names, thumbnails, with_still
 
 # %% ../../nbs/widgets/strengths.ipynb #fe7b42e1
 def draw_strengths(
