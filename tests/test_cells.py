@@ -105,6 +105,9 @@ def test_cells_out_of_order_never_save_anothers_result(experiment, runs, tmp_pat
     assert json.loads((six / 'results.json').read_text())['seed'] == 6
     assert mark(six) == mark(tmp_path) != mark(five)
     assert experiment.page.evaluate(BROKEN) == [] and '[@' not in experiment.page.inner_text('.jp-Notebook')
+    outputs = experiment.page.locator('.jp-Cell-outputArea').all_inner_texts()
+    assert max(text.count('\n') for text in outputs) < 40  # no dict of a hundred lines
+    assert any('40/40' in text for text in outputs)  # images, of which there are two variations each
 
 
 @BROWSER

@@ -6,11 +6,13 @@ skipped. A change that changes students on purpose records them anew, once, and 
 python tests/test_students.py
 """
 
-import hashlib, json, platform, subprocess, sys, tempfile
+import hashlib, json, platform, subprocess, tempfile
 from pathlib import Path
 
 import pytest, torch
 from safetensors.torch import load_file
+
+from dda_nb.runs import dda_run
 
 RECORD = Path(__file__).with_name('students.json')
 LONG = 'digits', 'digits-scarce'  # minutes each: run by name, `pytest -m slow`
@@ -37,9 +39,8 @@ def mark(folder):
 
 def student(words, folder):
     "The mark of the student that a command gives, on one thread"
-    call = [sys.executable, '-m', 'dda_nb.runs', *words.split(), '--no-notebook', '--out', folder]
-    done = subprocess.run(call, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    torch.set_num_threads(1)
+    assert dda_run([*words.split(), '--no-notebook', '--out', str(folder)]) == 0
     return mark(folder)
 
 
@@ -57,7 +58,6 @@ def test_student_is_what_it_was(words, tmp_path):
 
 
 if __name__ == '__main__':
-    torch.set_num_threads(1)
     words = json.loads(RECORD.read_text())['students']
     with tempfile.TemporaryDirectory() as tmp:
         students = {w: student(w, Path(tmp) / str(i)) for i, w in enumerate(words)}

@@ -58,8 +58,6 @@ def _prepare(pipe, net, side):
 class Latent(Prior):
     "What priors on a pipeline with a VAE share"
 
-    takes = 'prior_precision', 'guidance', 'scheduler', 'prior_side', 'safety_checker'
-
     def __init__(
         self,
         pipe,  # a pipeline of diffusers with a VAE

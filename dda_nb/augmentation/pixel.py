@@ -31,8 +31,6 @@ from .unet import PATCHED, make_unet, patch_size, velocity_error
 class PixelPrior(Prior):
     "A pixel-space diffusion model, with classes or without"
 
-    takes = ('scheduler',)
-
     def __init__(
         self,
         unet,  # diffusers UNet2DModel

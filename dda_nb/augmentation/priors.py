@@ -24,7 +24,6 @@ class Prior:
     "A diffusion model that varies images; a subclass has its two halves, `encode` and `denoise`"
 
     strengths = 0.3, 0.5, 0.7  # taken where none are asked for; none at all for a prior without strength
-    takes = ()  # names of the options of `open_prior` that mean something to it
     about = {}  # how it was set up, for the record
     most = 512  # images in a batch beyond which more gain nothing
 

@@ -63,8 +63,6 @@ def _check_arguments(pipe, negative, guidance):
 class StableDiffusionPrior(Latent):
     "Image-to-image with Stable Diffusion and its relatives, prompted with class names"
 
-    takes = *Latent.takes, 'prompts', 'negative_prompt'
-
     def __init__(
         self,
         pipe,  # an image-to-image pipeline of diffusers

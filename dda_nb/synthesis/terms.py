@@ -9,6 +9,7 @@ __all__ = ['TERMS', 'Seen', 'Setup', 'Term', 'term', 'weighted_terms', 'synthesi
            'needs_of', 'double_precision', 'example_networks', 'example_seen', 'check_gradient']
 
 # %% ../../nbs/synthesis/terms.ipynb #cbb73aaa
+import inspect
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,10 +122,10 @@ def term_names(
 def settings_of(
     terms: list,  # (weight, term) pairs
 ) -> list:  # a dict a term
-    "Numbers and words that terms were built with, such as a temperature; what they learn is not among them"
+    "Numbers and words that terms were built with, such as a temperature, as far as they keep them by name"
     kinds = bool, int, float, str, tuple
-    each = [{k: v for k, v in vars(t).items() if isinstance(v, kinds)} for _, t in terms]
-    return [{k: own[k] for k in sorted(own) if k[0] != '_' and k != 'training'} for own in each]
+    arguments = [(t, inspect.signature(type(t).__init__).parameters) for _, t in terms]
+    return [{k: vars(t)[k] for k in names if isinstance(vars(t).get(k), kinds)} for t, names in arguments]
 
 
 def learned(
