@@ -32,6 +32,9 @@ quick: lint      ## what to run before each commit: lint, some notebooks and tes
 test: $(READY)   ## all notebooks and tests
 	@$(PYTEST)
 
+slow: $(READY)   ## the tests that take minutes each: more kills, comparisons, whole experiments
+	@$(PYTEST) -m slow
+
 versions:        ## the tests on each Python that the README names and that is installed; an hour or more
 	@$(PYTHON) docs/versions.py
 
@@ -52,4 +55,4 @@ $(READY): settings.ini setup.py
 	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-.PHONY: help demo lab format lint quick test versions docs readme
+.PHONY: help demo lab format lint quick test slow versions docs readme

@@ -39,7 +39,10 @@ def test_method_runs_by_name(tmp_path, method):
     assert not list((tmp_path / 'run').glob('*.ckpt'))
 
 
-@pytest.mark.parametrize('method', ['cmi', 'csd', 'fast'])
+SLOW = pytest.mark.slow  # the chapter on rounds stops all methods in process
+
+
+@pytest.mark.parametrize('method', ['cmi', *(pytest.param(m, marks=SLOW) for m in ('csd', 'fast'))])
 def test_rounds_go_on_after_a_kill(tmp_path, method):
     "Heads, memory (cmi), auxiliary classifier (csd), meta generator, smoothed statistics (fast): all go on"
     more = f'method={method}', '--no-notebook'
@@ -73,6 +76,7 @@ def test_comparison_at_equal_seconds(tmp_path, monkeypatch):
     }  # what seconds were turned into images by
 
 
+@SLOW
 def test_comparison_at_equal_images_and_passes(tmp_path, monkeypatch):
     nb, rows = compare(
         tmp_path, monkeypatch, methods='fast,dda', budgets='images:340,passes:6000', seeds='0,1'

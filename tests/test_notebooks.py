@@ -1,21 +1,42 @@
 "Each notebook runs from top to bottom, in a process of its own that has the large libraries from the start"
 
-import io, multiprocessing, sys
+import hashlib, io, multiprocessing, os, sys
 from concurrent.futures import ProcessPoolExecutor
 
-import pytest
+import pytest, torch
 from nbdev.config import get_config
 from nbdev.test import test_nb as run_notebook
 from notebooks import read_notebooks
 
 from conftest import ROOT
 
-LIBRARIES = ['nbdev.test', 'torch', 'torchvision', 'matplotlib.pyplot', 'sklearn.datasets']
+LIBRARIES = [
+    *('nbdev.test', 'torch', 'torchvision', 'matplotlib.pyplot', 'sklearn.datasets', 'pandas', 'papermill'),
+    *('ipywidgets', 'diffusers.models.unets.unet_2d', 'diffusers.schedulers'),
+]
 
 
-def run(path, skip_flags):
+def train_once(folder):
+    "Teachers that many chapters train alike are trained for the first of them"
+    from dda_nb.models import training
+
+    train = training.train_teacher
+
+    def remembered(data, *args, **kw):
+        asked = repr((data.name, data.mark, args, sorted(kw.items())))
+        file = folder / f'{hashlib.sha256(asked.encode()).hexdigest()}.pt'
+        if not file.exists():
+            torch.save(train(data, *args, **kw), part := file.with_suffix(f'.{os.getpid()}'))
+            part.rename(file)
+        return torch.load(file, weights_only=False)
+
+    training.train_teacher = remembered
+
+
+def run(path, skip_flags, teachers):
     "Run a notebook without the cells that have one of these flags; what it said if it failed"
     multiprocessing.set_start_method('fork', force=True)  # as in a kernel
+    train_once(teachers)
     sys.__stderr__ = io.StringIO()  # nbdev writes the traceback there
     passed, _ = run_notebook(path, skip_flags=skip_flags, basepath=ROOT)
     return '' if passed else sys.__stderr__.getvalue()
@@ -30,7 +51,10 @@ def processes():
 
 
 @pytest.mark.parametrize('notebook', read_notebooks(), ids=lambda n: str(n.path.relative_to(ROOT / 'nbs')))
-def test_notebook(notebook, processes):
+def test_notebook(notebook, processes, tmp_path_factory):
+    teachers = tmp_path_factory.getbasetemp().parent / 'teachers'  # of all processes of the tests
+    teachers.mkdir(exist_ok=True)
     with ProcessPoolExecutor(1, processes) as executor:
-        said = executor.submit(run, notebook.path, get_config(ROOT).tst_flags.split()).result()
+        flags = get_config(ROOT).tst_flags.split()
+        said = executor.submit(run, notebook.path, flags, teachers).result()
     assert not said, said

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from .image_bank import ImageBank
 
 # %% ../../nbs/bank/pictures.ipynb #96f7ac0f
-_FRAME, _LINE = 3, 16  # pixels: between images; of a line of text
+_FRAME, _LINE = 3, 19  # pixels: between images; of a line of text
 
 
 def _font(size):
@@ -33,7 +33,7 @@ def _write_below(picture, texts, columns, width, height):
     pen = ImageDraw.Draw(picture)
     for i, text in enumerate(texts):
         x = _FRAME + (i % columns) * (width + _FRAME) + width / 2
-        y = _FRAME + (i // columns) * (height + _LINE + _FRAME) + height
+        y = _FRAME + (i // columns) * (height + _LINE + _FRAME) + height + 3
         pen.text((x, y), text, 'black', _font(12), anchor='mt')
 
 # %% ../../nbs/bank/pictures.ipynb #ae303c87
