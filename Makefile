@@ -29,7 +29,7 @@ lint: $(READY)   ## ruff, the limits of docs/style.py, and that dda_nb/ is what 
 quick: lint      ## what to run before each commit: lint, some notebooks and tests; under two minutes
 	@$(PYTEST) tests/test_notebooks.py tests/test_package.py -k '$(QUICK)'
 
-test: $(READY)   ## all notebooks and tests
+test: $(READY)   ## notebooks and tests
 	@$(PYTEST)
 
 slow: $(READY)   ## the tests that take minutes each: more kills, comparisons, whole experiments

@@ -123,13 +123,16 @@ def check_same(a, b, name='student'):
     assert all(torch.equal(a[k].nan_to_num(), b[k].nan_to_num()) for k in a)  # NaN is what was not measured
 
 
-def test_ten_kills(unharmed, tmp_path):
-    folders, steps = kill_at_random(tmp_path, 10, 0, 4.0, '--no-notebook')
+@pytest.mark.parametrize('kills, seed', [(4, 0), pytest.param(10, 1, marks=pytest.mark.slow)])
+def test_kills_anywhere(unharmed, tmp_path, kills, seed):
+    folders, steps = kill_at_random(tmp_path, kills, seed, 4.0, '--no-notebook')
     for out in folders:
         check_same(out, unharmed)
         assert not any(list(out.glob(left)) for left in ('*.ckpt', 'bank.0*', '*.part'))
-    assert len(steps) == 10
-    assert sum(s > 0 for s in steps) > 1  # runs went on in the middle of a stage, not only between stages
+    assert len(steps) == kills
+    assert (
+        sum(s > 0 for s in steps) > kills // 5
+    )  # runs went on in the middle of a stage, not only between stages
 
 
 def test_a_batch_of_synthesis_goes_on_where_it_stood(tmp_path):

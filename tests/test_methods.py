@@ -39,10 +39,11 @@ def test_method_runs_by_name(tmp_path, method):
     assert not list((tmp_path / 'run').glob('*.ckpt'))
 
 
-SLOW = pytest.mark.slow  # the chapter on rounds stops all methods in process
+SLOW = pytest.mark.slow  # the chapter on rounds stops all methods in its process; compare is run by itself
 
 
-@pytest.mark.parametrize('method', ['cmi', *(pytest.param(m, marks=SLOW) for m in ('csd', 'fast'))])
+@SLOW
+@pytest.mark.parametrize('method', ['cmi', 'csd', 'fast'])
 def test_rounds_go_on_after_a_kill(tmp_path, method):
     "Heads, memory (cmi), auxiliary classifier (csd), meta generator, smoothed statistics (fast): all go on"
     more = f'method={method}', '--no-notebook'
@@ -68,6 +69,7 @@ def compare(out, monkeypatch, **values):
     return nb, json.loads((out / 'compare.json').read_text())
 
 
+@SLOW
 def test_comparison_at_equal_seconds(tmp_path, monkeypatch):
     _, [row] = compare(tmp_path, monkeypatch, methods='nayer', budgets='seconds:9')
     assert row['method'] == 'nayer' and row['made_images'] == round(row['bank_images'] / 3)

@@ -50,7 +50,19 @@ def processes():
     return context
 
 
-@pytest.mark.parametrize('notebook', read_notebooks(), ids=lambda n: str(n.path.relative_to(ROOT / 'nbs')))
+SLOW = (  # `make slow` runs them
+    'tutorials/reading_a_run.ipynb tutorials/sweep.ipynb tutorials/stable_diffusion.ipynb'
+    ' experiments/ablate.ipynb experiments/compare.ipynb'
+).split()
+
+
+def notebooks():
+    for n in read_notebooks():
+        name = str(n.path.relative_to(ROOT / 'nbs'))
+        yield pytest.param(n, id=name, marks=pytest.mark.slow if name in SLOW else ())
+
+
+@pytest.mark.parametrize('notebook', notebooks())
 def test_notebook(notebook, processes, tmp_path_factory):
     teachers = tmp_path_factory.getbasetemp().parent / 'teachers'  # of all processes of the tests
     teachers.mkdir(exist_ok=True)

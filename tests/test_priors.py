@@ -149,6 +149,7 @@ for path in map(Path, priors):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_as_one(toys, bank, tmp_path):
     "Both at once, each with its share of the variations by every kind of prior"
     kinds, few = [*KINDS, 'pixel'], bank[:24]

@@ -139,11 +139,13 @@ def counted(
 # %% ../../nbs/core/loops.ipynb #ba4ba402
 @contextlib.contextmanager
 def progress_bar(
-    **how,  # as `tqdm` takes it
+    total: int,  # what it counts to
+    **how,  # what else `tqdm` takes
 ):
     "A bar of tqdm; in a notebook it ends as a line of text, which exports and a restarted kernel show"
     in_notebook = any(c.__module__ == 'tqdm.notebook' for c in tqdm.__mro__)
-    with tqdm(**how, **(dict(display=False) if in_notebook else {})) as bar:
+    hidden = dict(display=False) if in_notebook else {}
+    with tqdm(total=total, **how, **hidden) as bar:
         if not hasattr(bar, 'container'):  # in a terminal, or switched off
             yield bar
             return
