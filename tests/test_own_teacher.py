@@ -81,6 +81,7 @@ def test_a_third_partys_network_ships_a_student(command, theirs, tmp_path):
     assert f'{row["student_acc"]:.4f}'.rstrip('0') in (tmp_path / 'ship' / 'README.md').read_text()
 
 
+@pytest.mark.slow
 def test_no_real_image_at_all(command, theirs, tmp_path):
     done = command('dda_run', *run_theirs(theirs, tmp_path / 'run', 'data=none', 'side=8', '--no-notebook'))
     assert done.returncode == 0, done.stderr

@@ -250,7 +250,10 @@ WRAPPED = """() => [...document.querySelectorAll("article .cell_input pre")].fla
 
 
 @BROWSER
-@pytest.mark.parametrize('scheme, width', [('light', 1300), ('dark', 1700), ('light', 400)])
+@pytest.mark.parametrize(
+    'scheme, width',
+    [('light', 1300), ('light', 400), pytest.param('dark', 1700, marks=pytest.mark.slow)],
+)
 def test_nothing_overlaps_and_nothing_sticks_out(site, pages, served, browser, scheme, width):
     """Blocks of text, tables and pictures do not lie on each other, no page is wider than the window
 

@@ -120,6 +120,7 @@ def done_in(folder):
     return {f: f.stat().st_mtime_ns for f in (folder / 'out').glob('*/wait.ipynb')}
 
 
+@pytest.mark.slow  # Ray starts a node within 15 seconds, or not at all
 def test_a_worker_is_killed_and_a_node_is_stopped(cluster, waiting):
     "Their runs go on elsewhere, in the same sweep"
     address, second = cluster
@@ -156,6 +157,7 @@ def stopped_by_many(folder, address):
     return run.returncode
 
 
+@pytest.mark.slow  # Ray starts a node within 15 seconds, or not at all
 def test_the_driver_is_killed_and_others_are_stopped(cluster, waiting):
     "The same command goes on; meanwhile a second sweep in the folder is refused"
     address, _ = cluster
