@@ -14,13 +14,8 @@ BROWSER = pytest.mark.skipif(CHROME is None and not os.environ.get('CI'), reason
 
 LONGEST = (
     'test_site test_sweeps test_interruption test_commands test_priors test_methods test_cells'
-    ' test_own_teacher test_notebooks'
+    ' test_processes test_plugins test_lab test_own_teacher test_notebooks'
 ).split()
-
-
-def pytest_xdist_auto_num_workers(config):
-    "One more than there are cores: where tests wait for a browser, a kernel or a kill, another computes"
-    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items):

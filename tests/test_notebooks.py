@@ -53,6 +53,7 @@ def processes():
 SLOW = (  # `make slow` runs them
     'tutorials/reading_a_run.ipynb tutorials/sweep.ipynb tutorials/stable_diffusion.ipynb'
     ' tutorials/new_method.ipynb experiments/ablate.ipynb experiments/compare.ipynb sweeps/commands.ipynb'
+    ' sweeps/spreading.ipynb'
 ).split()
 
 

@@ -409,6 +409,7 @@ def test_on_a_terminal(tmp_path):
     assert 'wait 5/10' in shown and '1/1' in shown, shown
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_with_its_threads(command, tmp_path, monkeypatch):
     "`--from` takes as many threads as the row says and not the environment, with and without a notebook"
     small = 'copies=0', 'teacher_epochs=1', 'bank_images=20', 'synth_steps=3', 'distill_steps=6'
