@@ -10,10 +10,10 @@ from notebooks import read_notebooks
 
 from conftest import ROOT
 
-LIBRARIES = [
-    *('nbdev.test', 'torch', 'torchvision', 'matplotlib.pyplot', 'sklearn.datasets', 'pandas', 'papermill'),
-    *('ipywidgets', 'diffusers.models.unets.unet_2d', 'diffusers.schedulers'),
-]
+LIBRARIES = (
+    'nbdev.test torch torchvision matplotlib.pyplot sklearn.datasets pandas papermill ipywidgets'
+    ' diffusers.models.unets.unet_2d diffusers.schedulers'
+).split()
 
 
 def train_once(folder):

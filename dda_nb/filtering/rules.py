@@ -43,9 +43,7 @@ class Best:
         return f'best:{self.part:.12g}'
 
     def choose(self, similarity, holds=None, views=None) -> float:
-        "The similarity of the last that is kept; −1 if there are none"
-        if not len(similarity):
-            return -1.0
+        "The similarity of the last that is kept"
         place = max(round(self.part * len(similarity)), 1) - 1
         return similarity.sort(descending=True).values[place].item()
 
@@ -74,11 +72,9 @@ class Auto:
         return 'auto'
 
     def choose(self, similarity, holds=None, views=None) -> float:
-        "The similarity of the last that is kept; −1 if all are, or none is there. `BadInput` without `holds`"
+        "The similarity of the last that is kept; −1 if all are. `BadInput` without `holds`"
         if holds is None:
             raise BadInput('omega=auto asks what the teacher sees; pass holds=')
-        if not len(similarity):
-            return -1.0
         order = similarity.argsort(descending=True)
         score = (2 * holds[order].long() - 1).cumsum(0)
         last = len(order) - 1 - score.flip(0).argmax().item()  # of equal scores, the one that keeps most

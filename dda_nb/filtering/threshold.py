@@ -44,8 +44,9 @@ def choose_omega(
     holds=None,  # bool [N], for `auto`: whether the teacher sees the parent's class in each
     views=None,  # float [M], for `views:`: what `view_similarity` gives
 ) -> float:
-    "ω as a number"
-    return parse_omega(omega).choose(kids.similarity, holds, views)
+    "ω as a number; −1, which keeps all, where there are none"
+    rule = parse_omega(omega)
+    return rule.choose(kids.similarity, holds, views) if len(kids) else -1.0
 
 # %% ../../nbs/filtering/threshold.ipynb #995f6116
 def same_class(

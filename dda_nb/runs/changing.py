@@ -12,7 +12,6 @@ import hashlib, json, time
 from dataclasses import replace
 
 from ..core.files import write_file
-from ..core.trees import checksum
 from ..core.loops import Loop
 from ..core.device import piece_size
 from ..bank.files import read_bank
@@ -52,7 +51,6 @@ def _read_prior(run):
     c = run.config
     if not c.copies:
         return None
-    run.same_as_before('bank', checksum(run.synthesize().columns()))
     run.same_as_before('prior', _prior_mark(run))
     ours, folder = c.prior == 'bank', run.folder / 'prior'
     run.seconds['prior'] = json.loads((folder / 'training.json').read_text())['seconds'] if ours else 0.0
@@ -72,8 +70,9 @@ def _read_prior(run):
 # %% ../../nbs/runs/changing.ipynb #d51a6401
 def _same_images(run, other):
     "Whether a neighbour varied the same images with the same prior"
+    run.synthesize()  # notes what they are
     same_prior = read_note(other, 'prior') == _prior_mark(run)
-    return same_prior and read_note(other, 'bank') == checksum(run.synthesize().columns())
+    return same_prior and read_note(other, 'bank') == read_note(run.folder, 'bank')
 
 
 PRIOR = Stage('prior', _make_prior, _read_prior, takes=('synthesize',), files=('prior',), fits=_same_images)

@@ -186,7 +186,7 @@ def _check_images(c):
     if str(c.data) == 'none' and (not c.teacher_weights or c.real):
         own = 'data=none goes with weights of your own (teacher_weights=FILE)'
         raise BadInput(f'{own}, and not with real=yes')
-    if c.streams > (images_made(c) or c.streams):
+    if 0 < images_made(c) < c.streams:
         raise BadInput(f'{c.streams} streams are more than the {images_made(c)} images')
     if c.streams > 1 and rounds_of(c):
         raise BadInput(

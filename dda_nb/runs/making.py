@@ -94,11 +94,16 @@ def _make_bank(run):
 
 
 def _read_bank(run):
-    if run.config.bank or run.config.real:
-        return _bank_from_elsewhere(run)
+    c = run.config
+    bank = _bank_from_elsewhere(run) if c.bank or c.real else _bank_of_its_own(run)
+    run.same_as_before('bank', checksum(bank.columns()))
+    return bank.to(run.device)
+
+
+def _bank_of_its_own(run):
     bank, notes = read_bank(run.file('bank'))
     run.seconds['synthesize'] = notes['seconds']
-    return bank.to(run.device)
+    return bank
 
 # %% ../../nbs/runs/making.ipynb #17e293a4
 def _bank_from_elsewhere(run):
@@ -106,12 +111,11 @@ def _bank_from_elsewhere(run):
     if c.real:
         data = data_of(c)
         made = [dict(stage='real', data=data.name)]
-        return new_bank(*data.train, classes=data.classes, made=made).to(run.device)
+        return new_bank(*data.train, classes=data.classes, made=made)
     bank = images_of_run(c.bank)
     if list(bank.meta.get('classes', [])) != list(teacher.classes):
         raise BadInput(f'{c.bank}: its images are of other classes than the teacher')
-    run.same_as_before('bank', checksum(bank.columns()))
-    return bank.to(run.device)
+    return bank
 
 # %% ../../nbs/runs/making.ipynb #17e29301
 def images_of_run(

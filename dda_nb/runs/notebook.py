@@ -9,6 +9,7 @@ __all__ = ['from_parameters', 'parameters_cell', 'execute', 'only_command', 'run
 
 # %% ../../nbs/runs/notebook.ipynb #953404e1
 import contextlib, json, logging, os, textwrap
+from numbers import Number
 from pathlib import Path
 from unittest import mock
 
@@ -29,7 +30,7 @@ def from_parameters(
     load_plugins(absolute(names.get('plugins') or ''))  # whose fields are parameters too
     given = {k: names[k] for k in FIELDS if k in names}
     for k, value in given.items():
-        if not isinstance(value, (type(None), bool, int, float, str, list, tuple, Path)):
+        if not isinstance(value, (type(None), Number, str, list, tuple, Path)):
             raise BadInput(
                 f'{k} is a parameter, and here a variable that holds a {type(value).__name__}; rename it'
             )
