@@ -165,9 +165,9 @@ def test_users_own_teacher_weights(smoke, command, monkeypatch, tmp_path):
     cached = teacher_file(config, data_of(config), 'cpu')
     weights_file = tmp_path / 'teacher.pt'
     torch.save({'state_dict': {f'module.{k}': v for k, v in load_file(cached).items()}}, weights_file)
-    done = command(
-        'dda_run', 'smoke', f'teacher_weights={weights_file.name}', '--out', 'run', cwd=tmp_path
-    )  # relative, through papermill
+    moments = [f'teacher_{k}={v[0]}' for k, v in zip(('mean', 'std'), data_of(config).moments())]
+    given = f'teacher_weights={weights_file.name}', *moments
+    done = command('dda_run', 'smoke', *given, '--out', 'run', cwd=tmp_path)  # relative, through papermill
     assert done.returncode == 0, done.stderr
     assert same(weights(tmp_path / 'run'), weights(smoke[0]))
 

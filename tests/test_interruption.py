@@ -166,6 +166,7 @@ def test_a_kill_in_rounds(tmp_path):
         check_same(out, whole, name)
 
 
+@pytest.mark.slow
 def test_kills_of_the_notebook_command(unharmed, tmp_path):
     "The kernel outlives the command for a moment; the next one waits for it or finds it, and never races it"
     folders, _ = kill_at_random(tmp_path, 1, 1, 2.0)

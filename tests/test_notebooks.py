@@ -52,22 +52,26 @@ def processes():
 
 SLOW = (  # `make slow` runs them
     'tutorials/reading_a_run.ipynb tutorials/sweep.ipynb tutorials/stable_diffusion.ipynb'
-    ' tutorials/new_method.ipynb experiments/ablate.ipynb experiments/compare.ipynb sweeps/commands.ipynb'
-    ' sweeps/spreading.ipynb'
+    ' tutorials/new_method.ipynb tutorials/own_teacher.ipynb experiments/ablate.ipynb'
+    ' experiments/compare.ipynb experiments/speed.ipynb sweeps/commands.ipynb sweeps/spreading.ipynb'
 ).split()
 
 
 def notebooks():
+    "Each without the cells that are flagged slow; those that have such cells once more, with them"
+    flags = get_config(ROOT).tst_flags.split()
     for n in read_notebooks():
         name = str(n.path.relative_to(ROOT / 'nbs'))
-        yield pytest.param(n, id=name, marks=pytest.mark.slow if name in SLOW else ())
+        yield pytest.param(n.path, flags, id=name, marks=pytest.mark.slow if name in SLOW else ())
+        if '#| slow' in n.path.read_text():
+            more = [f for f in flags if f != 'slow']
+            yield pytest.param(n.path, more, id=f'{name}-slow', marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize('notebook', notebooks())
-def test_notebook(notebook, processes, tmp_path_factory):
+@pytest.mark.parametrize('path, flags', notebooks())
+def test_notebook(path, flags, processes, tmp_path_factory):
     teachers = tmp_path_factory.getbasetemp().parent / 'teachers'  # of all processes of the tests
     teachers.mkdir(exist_ok=True)
     with ProcessPoolExecutor(1, processes) as executor:
-        flags = get_config(ROOT).tst_flags.split()
-        said = executor.submit(run, notebook.path, flags, teachers).result()
+        said = executor.submit(run, path, flags, teachers).result()
     assert not said, said

@@ -126,6 +126,7 @@ def test_warning_of_a_teacher_at_chance_is_one_line(command, tmp_path):
         'dda_run',
         'smoke',
         f'teacher_weights={tmp_path / "t.safetensors"}',
+        *NORMAL,
         'synth_steps=2',
         'prior_steps=2',
         'copies=1',
@@ -157,7 +158,7 @@ def test_warning_of_a_teacher_at_chance_is_one_line(command, tmp_path):
         (['teacher_smoothing=1'], 'teacher_smoothing must lie in [0, 1)'),
         (['teacher=torchvision:resnet18'], 'takes images of 3 channels, not 1'),
         (['teacher=timm:resnet19'], "unknown network of timm 'resnet19'; did you mean"),
-        (['student=vgg8'], 'vgg8 does not take images [1, 8, 8]'),
+        (['student=vgg8m'], 'vgg8m does not take images [1, 8, 8]'),
         (['streams=0'], 'streams must be at least 1'),
     ],
 )

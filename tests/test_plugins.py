@@ -47,6 +47,7 @@ def test_a_file_of_plugins_gives_method_field_and_checksum(tmp_path, mine, capsy
     assert 'begun with another plugins' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_them_too(tmp_path, mine, capsys):
     fixed = dict(w.split('=') for w in QUICK[1:]) | dict(plugins=str(mine), method='night')
     sweep = dict(preset='smoke', fixed=fixed, grid=dict(alpha_dark=[0, 1]))

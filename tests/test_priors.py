@@ -73,7 +73,7 @@ def check_result(out, toys, prior, printed):
     assert not [line for line in lines if not any(unit in line for unit in bars)]
 
 
-@pytest.mark.parametrize('prior', ['stable-diffusion', 'pixel'])
+@pytest.mark.parametrize('prior', ['stable-diffusion', pytest.param('pixel', marks=pytest.mark.slow)])
 def test_run_through_papermill(command, toys, tmp_path, prior):
     "End to end, by relative paths, with a model of latents and one of pixels"
     done = command('dda_run', 'smoke', f'prior={prior}', *FEW, '--out', tmp_path / 'run', cwd=toys)

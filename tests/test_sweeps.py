@@ -216,6 +216,7 @@ def check_record(run):
     assert nbformat.reads((run / 'dda.ipynb').read_text(), 4).cells
 
 
+@pytest.mark.slow
 def test_a_sweep_of_ours_into_an_object_store(bucket, command, tmp_path):
     "Ray on this machine; notebooks, rows and students come to the store, and the table from there"
     file, out = tmp_path / 'smoke.yaml', f'{bucket}/swept'

@@ -13,7 +13,7 @@ from copy import deepcopy
 
 import torch
 from ..models.classifier import Classifier, multiply_adds
-from ..models.zoo import n_params
+from ..models.resnets import n_params
 
 # %% ../../nbs/evaluation/costs.ipynb #b50a82d9
 def file_size(

@@ -54,7 +54,7 @@ class TeacherFields:
     teacher_mean: tuple = field(
         (),
         'of each channel, in [0, 1], that your own weights were trained with; none given is what the file or'
-        " the library says, else the data's",
+        ' the library says',
     )
     teacher_std: tuple = field((), 'of each channel, likewise')
     teacher_epochs: int = field(60, 'passes over the real training images, for the teacher', low=1)

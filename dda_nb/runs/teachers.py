@@ -20,14 +20,9 @@ from ..core.device import default_device
 from ..data.sets import Data, Split
 from ..data.loading import load_data, read_names
 from ..models.zoo import library_moments
-from ..models.classifier import new_classifier, predict
-from dda_nb.models.checkpoints import (
-    about_classifier,
-    load_classifier,
-    n_outputs,
-    put_weights,
-    save_classifier,
-)
+from ..models.classifier import Classifier, new_classifier, predict
+from ..models.fitting import n_outputs, name_in_file, put_weights, relative_of, usual_moments
+from ..models.checkpoints import about_classifier, load_classifier, save_classifier
 from ..models.training import train_teacher, training_speed
 from ..evaluation.judging import accuracy
 from .config import Config
@@ -76,12 +71,19 @@ def _moments_of(c, data):
         return c.teacher_mean, c.teacher_std
     about = about_classifier(c.teacher_weights)
     moments = about['moments'] if about else library_moments(c.teacher)
-    if moments and len(moments[0]) not in (1, data.shape[0]):
-        moments = None  # a library's, for colour
-    if not moments and c.data == 'none':
-        how = 'Set teacher_mean and teacher_std (0 and 1 for images in [0, 1])'
-        raise BadInput(f'data=none: what does the teacher normalise with? {how}')
-    return moments or data.moments()
+    if moments and len(moments[0]) in (1, data.shape[0]):  # a library's may be for colour
+        return moments
+    asked = 'what does the teacher normalise with? Set teacher_mean and teacher_std'
+    usual = f'public code has {usual_moments(data.shape[0])}; 0 and 1 mean images in [0, 1]'
+    raise BadInput(f'{c.teacher_weights}: {asked}; {usual}{_own_moments(data)}')
+
+
+def _own_moments(data):
+    "Those of the real images as one types them; nothing without images"
+    if not len(data.train.labels):
+        return ''
+    mean, std = (','.join(f'{v:.4g}' for v in values) for values in data.moments())
+    return f'; these images have {mean} and {std}'
 
 # %% ../../nbs/runs/teachers.ipynb #37358f01
 def read_teacher(
@@ -89,8 +91,17 @@ def read_teacher(
     data,  # for classes and shape
 ):  # a classifier, frozen
     "The user's own teacher; `BadInput` or `MissingFile` in one line if it can't be had"
-    model = new_classifier(c.teacher, data, _moments_of(c, data))
-    return put_weights(model, load_weights(c.teacher_weights), c.teacher_weights).frozen()
+    state = load_weights(c.teacher_weights)
+    unit = [0.0], [1.0]
+    model = put_weights(new_classifier(_network_of(c, data, state), data, unit), state, c.teacher_weights)
+    return Classifier(model.net, data.classes, data.shape, *_moments_of(c, data), name=model.name).frozen()
+
+
+def _network_of(c, data, state):
+    "The network that the weights are for: the one that is named, or its relative"
+    if about := about_classifier(c.teacher_weights):
+        return about['name'] if about['name'] == relative_of(c.teacher) else c.teacher
+    return name_in_file(c.teacher, data.shape[0], state)
 
 # %% ../../nbs/runs/teachers.ipynb #2ea8ec2d
 def warn_of_chance(

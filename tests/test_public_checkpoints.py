@@ -1,0 +1,124 @@
+"Weights of the field's codes, in their own layouts, load by the network's name and give the same logits"
+
+import warnings
+
+import pytest, torch
+from layouts import LAYOUTS, BlockVGG, ResNet, WideResNet, parallel, trained
+
+from dda_nb.models import Classifier, make_net, multiply_adds, n_params
+from dda_nb.pipeline import make_config
+from dda_nb.runs import data_of, dda_run, read_teacher
+
+CIFAR = dict(teacher_mean='.4914,.4822,.4465', teacher_std='.2023,.1994,.2010', data='none', side=32)
+
+
+def loaded(name, file, **values):
+    "The teacher that a run would take, and what was said meanwhile"
+    c = make_config('smoke', teacher=name, teacher_weights=str(file), **CIFAR | values)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        return read_teacher(c, data_of(c)), [str(w.message) for w in said]
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_same_logits_as_the_module_they_came_from(layout, tmp_path):
+    name, make, wrap, foreign = LAYOUTS[layout]
+    theirs = trained(make)
+    torch.save(wrap(theirs.state_dict()), tmp_path / 'theirs.pth')
+    teacher, said = loaded(name, tmp_path / 'theirs.pth')
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        mine, expected = teacher(x), theirs((x - teacher.mean) / teacher.std)
+    assert torch.allclose(mine, expected, atol=1e-5 * expected.abs().max())
+    assert len(said) == foreign and all('tensors were put in by order' in line for line in said)
+
+
+@pytest.mark.parametrize(
+    'name, file, line',
+    [
+        (
+            'wrn40_2',
+            lambda: WideResNet(40, 1),
+            'ours is 1.path.0.weight [32, 16, 3, 3], theirs block1.layer.0',
+        ),
+        (
+            'wrn40_2',
+            lambda: WideResNet(16, 2),
+            'ours is 3.path.0.weight [32, 32, 3, 3], theirs block2.layer.0.conv1',
+        ),
+        ('vgg11', lambda: BlockVGG(13), 'theirs block0.3.weight [64, 64, 3, 3]'),
+        (
+            'resnet20',
+            lambda: ResNet((16, 32, 64), (5, 5, 5), 'zeros', 'linear'),
+            'theirs layer1.3.conv1.weight',
+        ),
+        (
+            'resnet20a',
+            lambda: ResNet((16, 32, 64), (3, 3, 3), 'downsample'),
+            'theirs layer2.0.downsample.0.weight',
+        ),
+        (
+            'resnet18',
+            lambda: make_net('torchvision:resnet18', 3),
+            'conv1.weight [64, 3, 3, 3], theirs conv1.weight',
+        ),
+        ('resnet20', lambda: make_net('vgg8', 3), 'does not fit resnet20: ours is 0.weight'),
+    ],
+)
+def test_wrong_weights_are_refused_by_layer(name, file, line, capsys, tmp_path):
+    torch.save(parallel(trained(file).state_dict()), tmp_path / 'theirs.pth')
+    words = [f'{k}={v}' for k, v in CIFAR.items()]
+    given = f'teacher={name}', f'teacher_weights={tmp_path / "theirs.pth"}'
+    assert dda_run(['smoke', *given, *words, '--no-notebook', '--out', str(tmp_path / 'run')]) == 2
+    said = capsys.readouterr().err
+    assert line in said and said.count('\n') == 1, said
+
+
+def test_a_file_that_says_nothing_of_normalisation_asks(capsys, tmp_path):
+    torch.save(trained(lambda: WideResNet(16, 1)).state_dict(), tmp_path / 'theirs.pth')
+    given = 'teacher=wrn16_1', f'teacher_weights={tmp_path / "theirs.pth"}', 'data=none', 'side=32'
+    assert dda_run(['smoke', *given, '--out', str(tmp_path / 'run')]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]  # after the line on names
+    assert 'CIFAR-10 0.4914,0.4822,0.4465 and 0.2023,0.1994,0.201;' in said, said
+
+
+@pytest.mark.parametrize('side', [32, 64])
+@pytest.mark.parametrize('depth', [8, 11, 13, 16])
+def test_vgg_computes_what_is_written_out(depth, side):
+    "Parameter counts are the same wherever it pools"
+    theirs, mine = trained(lambda: BlockVGG(depth)), make_net(f'vgg{depth}', 3).eval()
+    mine.load_state_dict(dict(zip(mine.state_dict(), theirs.state_dict().values())))
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(mine(x), theirs(x), atol=1e-5)
+
+
+SIZES = {  # parameters, and multiply-adds in millions, of colour images of 32 pixels and 10 classes
+    'resnet8': (78_042, 12.5),
+    'resnet20': (272_474, 40.8),
+    'resnet20a': (269_722, 40.6),
+    'resnet56': (855_770, 125.7),
+    'resnet110a': (1_727_962, 252.9),
+    'resnet8x4': (1_210_410, 177.0),
+    'resnet32x4': (7_410_730, 1083.0),
+    'resnet18': (11_173_962, 555.4),
+    'resnet34': (21_282_122, 1159.4),
+    'resnet50': (23_520_842, 1297.8),
+    'wrn16_1': (175_066, 26.7),
+    'wrn16_2': (691_674, 101.1),
+    'wrn40_1': (563_930, 83.3),
+    'wrn40_2': (2_243_546, 327.6),
+    'vgg8': (3_918_858, 96.1),
+    'vgg11': (9_231_114, 209.4),
+    'vgg11m': (9_231_114, 152.8),
+    'vgg13': (9_416_010, 284.9),
+    'vgg16': (14_728_266, 398.1),
+    'vgg19': (20_040_522, 511.4),
+    'mobile_half': (697_546, 6.4),
+}
+
+
+@pytest.mark.parametrize('name', SIZES)
+def test_networks_have_the_fields_sizes(name):
+    net = Classifier(make_net(name, 3), range(10), (3, 32, 32), [0.5], [0.5], name)
+    assert (n_params(net), round(multiply_adds(net) / 1e6, 1)) == SIZES[name]
