@@ -58,15 +58,15 @@ from dda_nb.synthesis import synthesize
         (['smoke', 'bn_momentum=1'], 'bn_momentum must lie in [0, 1)'),
         (['smoke', 'method=cmi', 'copies=2'], 'set warmup=1 or copies=0'),
         (
-            ['smoke', 'method=nayer', 'class_vectors=clip:ViT-B-32'],
+            ['smoke', 'method=nayer', 'synth_batch=10', 'class_vectors=clip:ViT-B-32'],
             'class_vectors must be seeded or clip:MODEL@WEIGHTS',
         ),
         (
-            ['smoke', 'method=nayer', 'class_vectors=clip:ViT-B-33@/nowhere.pt'],
+            ['smoke', 'method=nayer', 'synth_batch=10', 'class_vectors=clip:ViT-B-33@/nowhere.pt'],
             "unknown OpenCLIP model 'ViT-B-33'; did you mean",
         ),
         (
-            ['smoke', 'method=nayer', 'class_vectors=clip:ViT-B-32@/nowhere.pt'],
+            ['smoke', 'method=nayer', 'synth_batch=10', 'class_vectors=clip:ViT-B-32@/nowhere.pt'],
             'no OpenCLIP weights could be read there',
         ),
         (['smoke', 'precision=fp8'], "unknown value of precision 'fp8'"),

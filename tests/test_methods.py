@@ -18,7 +18,7 @@ def test_method_runs_by_name(tmp_path, method):
                 'smoke',
                 f'method={method}',
                 'teacher_epochs=1',
-                'synth_batch=20',
+                f'synth_batch={10 if method == "nayer" else 20}',
                 *([] if method == 'fast' else ['--no-notebook']),
                 '--out',
                 str(tmp_path / 'run'),

@@ -7,7 +7,7 @@ import torch
 from dda_nb.bank import ImageBank
 from dda_nb.distillation import KL, distill, load_student
 from dda_nb.models import new_classifier
-from dda_nb.runs import Run, read_config, read_results
+from dda_nb.runs import Run, how_to_distil, read_config, read_results
 
 WORDS = ['-m', 'dda_nb.runs', 'smoke', 'streams=2', 'teacher_seed=5', '--no-notebook', '--out']
 
@@ -33,7 +33,7 @@ def student_from(nudge, teacher, images, c):
         for p in net.parameters():
             p *= 1 + nudge
     terms = [(1.0, KL(c.temperature))]
-    how = dict(batch=c.distill_batch, lr=c.distill_lr, shift=c.shift, flip=c.flip, seed=c.seed)
+    how = how_to_distil(c) | dict(seed=c.seed)
     return distill(net, teacher, images, terms, c.distill_steps, **how).student
 
 
@@ -74,10 +74,11 @@ def test_two_processes_give_what_one_gives(tmp_path):
 
 def test_what_several_processes_cannot_do(tmp_path):
     refusals = {
-        'fast works in rounds, which one process does': 'method=fast',
-        'distill_batch must be a multiple of 4 for 2 processes': 'distill_batch=34',
+        'fast works in rounds, which one process does': ['method=fast'],
+        'distill_batch must be a multiple of 4 for 2 processes': ['distill_batch=34', 'streams=2'],
     }
-    for line, word in refusals.items():
-        done = launch(2, tmp_path / 'run', word)
+    for line, words in refusals.items():
+        command = '-m', 'dda_nb.runs', 'smoke', *words, '--out', tmp_path / 'run'
+        done = call('-m', 'torch.distributed.run', '--nproc_per_node', '2', *command)
         assert done.returncode != 0 and line in done.stderr, done.stderr
         assert not (tmp_path / 'run').exists()

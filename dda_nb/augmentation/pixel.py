@@ -18,7 +18,7 @@ from ..core.fields import absolute_if_path, field, fields_of
 from ..core.seeds import rng
 from ..core.trees import checksum
 from ..core.device import autocast
-from ..core.loops import minimise
+from ..core.descent import minimise
 from ..data.views import draw, to_float
 from ..models.training import training_speed
 from ..bank.image_bank import ImageBank

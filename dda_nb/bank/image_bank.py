@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from fastcore.basics import patch
 from ..core.errors import BadInput
+from ..data.views import to_float
 
 # %% ../../nbs/bank/image_bank.ipynb #a60979c1
 @dataclass(eq=False)
@@ -58,6 +59,16 @@ def __getitem__(
 ) -> ImageBank:
     "The images that a mask, a slice or a tensor of indices selects"
     return replace(self, **{name: column[which] for name, column in self.columns().items()})
+
+# %% ../../nbs/bank/image_bank.ipynb #1efee160
+@patch
+def take(
+    self: ImageBank,
+    i: torch.Tensor,  # int64 [B], places in it
+    g: torch.Generator = None,  # for what draws its images; a bank has them
+) -> tuple:  # float [B, C, H, W] in [0, 1], int64 [B]
+    "Images and labels"
+    return to_float(self.images[i]), self.labels[i]
 
 # %% ../../nbs/bank/image_bank.ipynb #ce25a577
 @patch

@@ -72,13 +72,17 @@ class Auto:
         return 'auto'
 
     def choose(self, similarity, holds=None, views=None) -> float:
-        "The similarity of the last that is kept; −1 if all are. `BadInput` without `holds`"
+        "The similarity of the last that is kept; −1 if all are, above all if none"
         if holds is None:
             raise BadInput('omega=auto asks what the teacher sees; pass holds=')
-        order = similarity.argsort(descending=True)
+        near, order = similarity.sort(descending=True)
         score = (2 * holds[order].long() - 1).cumsum(0)
-        last = len(order) - 1 - score.flip(0).argmax().item()  # of equal scores, the one that keeps most
-        return similarity[order[last]].item() if last + 1 < len(order) else -1.0
+        lower = near.diff(append=near[-1:] - 1) < 0  # equal ones are kept or dropped together
+        ends = lower.nonzero()[:, 0]
+        last = ends[len(ends) - 1 - score[ends].flip(0).argmax()]  # of equal scores, what keeps most
+        if score[last] < 0:
+            return torch.nextafter(near[0], near.new_tensor(torch.inf)).item()
+        return near[last].item() if last + 1 < len(near) else -1.0
 
 # %% ../../nbs/filtering/rules.ipynb #84e17a46
 _RULES = {'best:': Best, 'views:': Views}

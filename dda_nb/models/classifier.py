@@ -98,7 +98,7 @@ def features(
 ) -> tuple:  # logits [B, K], features in front of the head [B, D]
     "Logits and penultimate features in one pass"
     entered = []
-    hook = self.head.register_forward_pre_hook(lambda _, args: entered.append(args[0]))
+    hook = self.head.register_forward_pre_hook(lambda _, args: entered.append(args[0].clone()))
     try:
         return self(x), entered[0]
     finally:

@@ -105,7 +105,7 @@ def put_weights(
     if problems := misfits(ours, theirs):
         _refuse(model, ours, theirs, problems, source)
     pairs = dict(pairs_of(ours, theirs))
-    model.net.load_state_dict(tensors | {names[a]: theirs[b] for a, b in pairs.items()})
+    model.net.load_state_dict({name: theirs.get(pairs.get(k, k), tensors[name]) for k, name in names.items()})
     if any(a != b for a, b in pairs.items()):
         _check_finite(model, source)
         how = f'its names are not those of {model.name}; kinds and shapes agree in order'

@@ -11,7 +11,7 @@ __all__ = ['WEIGHT_DECAY', 'training_speed', 'TeacherFields', 'train_teacher']
 import torch, torch.nn.functional as F
 from ..core.device import Speed, choose_speed
 from ..core.fields import absolute, field, fields_of
-from ..core.loops import minimise
+from ..core.descent import minimise
 from ..core.seeds import rng
 from ..data.sets import Data
 from ..data.views import ViewFields, draw, random_flip, random_shift, to_float

@@ -4,5 +4,6 @@ from dda_nb.models import training
 from dda_nb.augmentation import opening, varying
 from dda_nb.filtering import threshold
 from dda_nb.distillation import learning
+from dda_nb.evaluation import held_out
 
 __getattr__, __dir__ = offers(__name__, 'dda_nb.synthesis')

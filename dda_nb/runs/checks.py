@@ -18,13 +18,14 @@ from ..models.classifier import new_classifier
 from ..models.clip import load_clip
 from ..models.looking import batchnorms
 from ..synthesis.terms import needs_of, synthesis_terms
-from ..synthesis.generators import NoisyGenerator, clip_vectors, new_parametrisation
+from ..synthesis.class_names import NoisyGenerator, clip_vectors
+from ..synthesis.parametrisations import like_of, new_parametrisation
 from ..synthesis.student_aware import auxiliary_task
 from ..synthesis.methods import check_teacher, check_warmup, working_methods
 from ..augmentation.unet import unet_levels
 from ..augmentation.opening import KINDS, PRIOR_OPTIONS, check_options, check_prior, prior_folder
 from ..distillation.processes import check_norms
-from .amounts import rounds_of, steps_of_batch
+from .amounts import batches_of, images_made, rounds_of, steps_of_batch
 from .config import Config
 from .teachers import data_of, read_teacher, warn_of_chance
 
@@ -38,7 +39,7 @@ def what_to_optimise(
     if make == 'noisy_generator' and c.class_vectors != 'seeded':
         model, weights = c.class_vectors.removeprefix('clip:').split('@', 1)
         make = partial(NoisyGenerator, vectors=clip_vectors(model, weights, teacher.classes))
-    return new_parametrisation(make, teacher, c.synth_lr, steps_of_batch(c), c.seed)
+    return new_parametrisation(make, teacher, c.synth_lr, steps_of_batch(c), c.seed, like_of(c))
 
 # %% ../../nbs/runs/checks.ipynb #c9babe06
 def check_synthesis(
@@ -55,6 +56,11 @@ def check_synthesis(
         )
     check_warmup(terms, c.warmup)
     check_teacher(teacher, terms, student)
+    if 'student' in needs_of(terms) and not rounds_of(c) and images_made(c):
+        raise BadInput(
+            'a term of synthesis asks for the student, and all images would be made before it learns, in'
+            f' batches: {batches_of(c)}; set synth_batch lower, or bank_images higher'
+        )
     if rounds_of(c) > c.distill_steps:
         raise BadInput(
             f'{rounds_of(c)} rounds are more than the {c.distill_steps} steps of the student; set'

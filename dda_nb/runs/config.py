@@ -46,7 +46,7 @@ class SourceFields:
     )
 
 # %% ../../nbs/runs/config.ipynb #6a95180d
-ORDER = '', 'run', 'data', 'teacher', 'synthesize', 'prior', 'augment', 'filter', 'distill'
+ORDER = '', 'run', 'data', 'teacher', 'synthesize', 'prior', 'augment', 'filter', 'distill', 'judge'
 
 
 def fields_in_order() -> list:
@@ -155,7 +155,7 @@ def make_config(
     scale = presets()[nearest(preset, presets(), 'preset')]
     given = {k: v for k, v in scale.items() if k != 'about'} | given | {'preset': preset}
     method = METHODS[nearest(given.get('method', FIELDS['method'].default), METHODS, 'method')]
-    config = Config(**method.values | given)
+    config = Config(**method.under(**given) | given)
     check_config(config)
     return config
 

@@ -13,18 +13,18 @@ from unittest import mock
 
 import torch, torch.nn.functional as F
 from ..core.device import choose_speed
-from ..data.views import to_float
+from ..data.views import View, to_float
 from ..models.classifier import new_classifier
 from ..models.training import training_speed
 from ..bank.image_bank import new_bank
 from ..synthesis.terms import synthesis_terms
 from ..synthesis.student_aware import auxiliary_task
-from ..synthesis.filling import Synthesis
+from ..synthesis.batches import Synthesis
 from ..augmentation.pixel import train_prior
 from ..augmentation.opening import open_prior
 from ..distillation.losses import distillation_terms
 from ..distillation.learning import Distillation
-from .amounts import images_made, steps_of_batch
+from .amounts import image_steps, images_made
 from .config import Config
 from .teachers import data_of, device_of, read_teacher, teacher_file
 from .checks import check_run, prior_options, what_to_optimise
@@ -40,7 +40,7 @@ def passes_of(
     n_kids = n_bank * c.copies
     return dict(
         teacher=(n_real, n_real * c.teacher_epochs),
-        synthesize=(images_made(c), images_made(c) * steps_of_batch(c)),
+        synthesize=(images_made(c), image_steps(c)),
         prior=(n_bank, c.prior_steps * c.prior_batch),
         augment=(n_kids, n_kids),
         distill=(n_bank + n_kids, c.distill_steps * c.distill_batch),
@@ -103,7 +103,8 @@ def _synthesis_step(b):
     terms = synthesis_terms(dict(c), b.teacher, task=b.task)
     student = b.student if c.warmup < 1 else None
     make = what_to_optimise(c, b.teacher)
-    work = Synthesis(b.teacher, [b.labels], terms, make, 10**6, c.shift, student=student, speed=b.speed)
+    view = View(c.synth_view, c.shift, c.flip)
+    work = Synthesis(b.teacher, [b.labels], terms, make, 10**6, view, student=student, speed=b.speed)
     return lambda i: work.step()
 
 # %% ../../nbs/runs/forecast.ipynb #9b9a491b
@@ -121,8 +122,8 @@ def _variation_step(b):
 def _distillation_step(b):
     c, student = b.c, b.student.requires_grad_(True).train()
     terms = distillation_terms(dict(c), student, b.teacher, task=b.task)
-    how = dict(shift=c.shift, flip=c.flip, speed=b.speed)
-    work = Distillation(student, b.teacher, terms, 100, b.small, **how)
+    view = View(c.distill_view, c.shift, c.flip)
+    work = Distillation(student, b.teacher, terms, 100, b.small, view=view, speed=b.speed)
     return lambda i: work.step(i, b.bank)
 
 # %% ../../nbs/runs/forecast.ipynb #af95f9fb

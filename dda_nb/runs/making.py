@@ -14,14 +14,23 @@ from pathlib import Path
 from fastcore.basics import patch
 from ..core.errors import BadInput, MissingFile
 from ..core.trees import checksum
+from ..data.views import View
 from ..models.classifier import new_classifier
 from ..bank.image_bank import ImageBank, new_bank
 from ..bank.files import read_bank
 from ..synthesis.terms import synthesis_terms
 from ..synthesis.student_aware import auxiliary_task
-from ..synthesis.filling import Synthesis, fill, parts_of, synthesis_speed
+from ..synthesis.filling import fill, synthesis_speed
+from ..synthesis.batches import Synthesis, parts_of
 from ..distillation.learning import distillation_speed
-from .amounts import batches_before, first_batches, images_made, rounds_of, steps_of_batch
+from dda_nb.runs.amounts import (
+    batches_before,
+    first_batches,
+    image_steps,
+    images_made,
+    rounds_of,
+    steps_of_batch,
+)
 from .plugins import load_plugins
 
 from .teachers import cached_teacher, data_of, read_teacher, warn_of_chance
@@ -55,7 +64,7 @@ def speeds(self: Run) -> tuple:
     c, teacher = self.config, self.teacher()
     how = c.precision, c.compile
     return (
-        synthesis_speed(teacher, c.bank_images * c.synth_steps, *how),
+        synthesis_speed(teacher, image_steps(c), *how),
         distillation_speed(teacher, c.distill_steps * c.distill_batch, *how),
     )
 
@@ -79,9 +88,10 @@ def new_synthesis(
     c, teacher = self.config, self.teacher()
     parts = parts_of(n or images_made(c), c.synth_batch, len(teacher.classes), self.device)
     terms = synthesis_terms(dict(c), teacher, c.seed, task)
-    how = dict(start=start, speed=self.speeds()[0], method=c.method)
-    make, steps = what_to_optimise(c, teacher), steps_of_batch(c)
-    return Synthesis(teacher, parts, terms, make, steps, c.shift, c.seed, student, batches_before(c), **how)
+    how = dict(warmup=batches_before(c), warmup_steps=c.warmup_steps, start=start, speed=self.speeds()[0])
+    make, view = what_to_optimise(c, teacher), View(c.synth_view, c.shift, c.flip)
+    how |= dict(method=c.method)
+    return Synthesis(teacher, parts, terms, make, steps_of_batch(c), view, c.seed, student, **how)
 
 # %% ../../nbs/runs/making.ipynb #3c6092ac
 def _make_bank(run):

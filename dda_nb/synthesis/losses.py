@@ -46,10 +46,10 @@ def bn_statistics(
 # %% ../../nbs/synthesis/losses.ipynb #9be66e88
 @term('alpha_tv', 'total variation', 'Yin et al. 2020')
 def total_variation(
-    seen: Seen,  # uses `images`
+    seen: Seen,  # uses `made`: the frame that a shift leaves black is no part of an image
 ) -> torch.Tensor:
     "Norm of the differences between neighbours, right, down and along both diagonals"
-    x = seen.images
+    x = seen.made
     right = x[..., 1:] - x[..., :-1]
     down = x[..., 1:, :] - x[..., :-1, :]
     falling = x[..., 1:, 1:] - x[..., :-1, :-1]

@@ -6,7 +6,7 @@ Docs: https://dda-nb.github.io/dda_nb/synthesis/terms.html.md"""
 
 # %% auto #0
 __all__ = ['TERMS', 'Seen', 'Setup', 'Term', 'term', 'weighted_terms', 'synthesis_terms', 'term_names', 'settings_of', 'learned',
-           'needs_of', 'double_precision', 'example_networks', 'example_seen', 'check_gradient']
+           'needs_of', 'wants_means', 'double_precision', 'example_networks', 'example_seen', 'check_gradient']
 
 # %% ../../nbs/synthesis/terms.ipynb #cbb73aaa
 import inspect
@@ -18,13 +18,14 @@ import torch, torch.nn as nn
 from ..core.errors import BadInput
 from ..core.fields import Field, declare
 from ..core.seeds import rng, seeded
+from ..models.looking import Looked
 
 # %% ../../nbs/synthesis/terms.ipynb #dc29f01f
 @dataclass
 class Seen:
     "One batch, and what the networks made of it"
 
-    images: torch.Tensor  # float [B, C, H, W] in [0, 1]
+    images: torch.Tensor  # float [B, C, H, W] in [0, 1], as the networks were shown them
     labels: torch.Tensor  # int64 [B], the classes wanted
     teacher: object  # whatever has the teacher's `features(images)`, for terms that show it something else
     t_logits: torch.Tensor  # teacher's logits [B, K]
@@ -34,11 +35,18 @@ class Seen:
     student: object = None  # an `Eye` on the student, where there is one
     s_logits: torch.Tensor = None  # student's logits [B, K]
     s_features: torch.Tensor = None  # student's features [B, D']
+    made: torch.Tensor = None  # float [B, C, H, W] in [0, 1], images as they were made; in synthesis only
+    image_means: object = None  # called without arguments, what `means` gives; in synthesis only
 
     @cached_property
     def stats(self) -> list:
         "Of each of the teacher's BatchNorm layers: mean, variance, running mean, running variance, each [C]"
         return self.statistics()
+
+    @cached_property
+    def means(self) -> torch.Tensor:
+        "Of each image the means of all channels that enter the teacher's BatchNorm layers, [B, sum of C]"
+        return self.image_means()
 
 # %% ../../nbs/synthesis/terms.ipynb #4525ca1d
 @dataclass(frozen=True)
@@ -141,6 +149,13 @@ def needs_of(
     "What the terms need; one that was never declared is taken to ask for statistics"
     return {getattr(t, 'needs', 'BatchNorm') for _, t in terms} - {''}
 
+
+def wants_means(
+    terms: list,  # (weight, term) pairs
+) -> bool:
+    "Whether a term looks at `Seen.means`; it says so by `wants_means`"
+    return any(getattr(t, 'wants_means', False) for _, t in terms)
+
 # %% ../../nbs/synthesis/terms.ipynb #c6933a84
 @contextmanager
 def double_precision():
@@ -169,6 +184,10 @@ class _LinearExample(nn.Module):
 
     aside = features
 
+    def look(self, x):
+        z, _ = self.features(x)
+        return Looked(z, z, None, lambda: z)
+
 
 def example_networks() -> tuple:  # teacher and student
     "Two small networks, always the same ones, to build terms from and to check them with"
@@ -186,7 +205,7 @@ def example_seen(
     norm = teacher.norm
     stats = [(z.mean(0), z.var(0, unbiased=False), norm.running_mean, norm.running_var)]
     labels, g = torch.tensor([0, 1]), rng(0, 'example')
-    return Seen(images, labels, teacher, z, features, g, lambda: stats, student, s, s)
+    return Seen(images, labels, teacher, z, features, g, lambda: stats, student, s, s, images, lambda: z)
 
 
 def check_gradient(
