@@ -51,7 +51,7 @@ add_method(
 add_method('dda', 'inverted images, their variations by a diffusion model, and a filter', 'Li et al. 2024')
 
 # %% ../../nbs/synthesis/recipes.ipynb #ceaa3524
-_STUDENT = dict(temperature=20.0, weight_decay=1e-4, schedule='cosine', nesterov=False)
+_STUDENT = dict(temperature=20.0, weight_decay=1e-4, distill_schedule='cosine', nesterov=False)
 _PAPER = _STUDENT | dict(gen_width=64, synth_lr=1e-3)
 _SHARED = _PAPER | dict(temperature=1.0)
 
