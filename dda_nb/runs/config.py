@@ -141,8 +141,12 @@ def presets() -> dict:
     "By name, each a dict of values with a line `about`, those of the one it is `like` included"
     files = sorted((package_folder() / 'presets').glob('*.yaml'))
     values = {f.stem: yaml.safe_load(f.read_text()) for f in files}
-    own = {name: v for name, v in values.items() if not name.startswith('_')}
-    return {name: values.get(v.pop('like', None), {}) | v for name, v in own.items()}
+
+    def whole(name):
+        own = dict(values[name])
+        return (whole(own.pop('like')) if 'like' in own else {}) | own
+
+    return {name: whole(name) for name in values if not name.startswith('_')}
 
 # %% ../../nbs/runs/config.ipynb #a1dec10b
 def make_config(
