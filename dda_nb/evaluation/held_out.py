@@ -71,7 +71,9 @@ def held_out_agreement(
 class HeldOutFields:
     "Held-out images"
 
-    held_out: int = field(64, 'synthetic images of each method that students are judged on; 0 is none')
+    held_out: int = field(
+        64, 'synthetic images of each method that students are judged on; 0 is none', before=0
+    )
 
 
 def cached_held_out(
