@@ -71,9 +71,7 @@ def held_out_agreement(
 class HeldOutFields:
     "Held-out images"
 
-    held_out: int = field(
-        64, 'synthetic images of each method that students are judged on; 0 is none', before=0
-    )
+    held_out: int = field(64, 'synthetic images of each method that students are judged on; 0 is none')
 
 
 def cached_held_out(
