@@ -76,7 +76,7 @@ class SynthesisFields:
         'images to synthesise; where batch_steps is set, as many more as that is below synth_steps',
         low=1,
     )
-    synth_batch: int = field(256, 'images optimised together, at most', low=1)
+    synth_batch: int = field(64, 'images optimised together, at most', low=1, before=256)
     synth_steps: int = field(150, 'optimisation steps of each batch', low=1)
     synth_view: str = field(
         'crop',
