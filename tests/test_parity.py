@@ -165,6 +165,22 @@ def contrast():
     return term(seen(teacher=looks)), np.mean(losses[:B]) + np.mean(losses[B:])
 
 
+def test_contrast_of_all_that_enters_batchnorm_layers():
+    "Of each image the means of all channels, as CMI compares them"
+    teacher, entered = two_norms()
+    look = Eye(teacher, means=True).look(tensor(IMAGES))
+    means = np.concatenate([x.mean((2, 3)) for x, *_ in entered], 1)
+    assert np.allclose(look.means().numpy(), means, atol=1e-5)
+    term = TERMS['alpha_cr'].build(Setup(dict(cr_features='batchnorm'), teacher))
+    term.scale, b = (1.0, 1.0), seen(teacher=Eye(teacher, means=True), means=look.means())
+
+    def head(x):
+        return unit(through(term.head[2], np.maximum(through(term.head[0], x), 0)))
+
+    formula = np.mean([-np.log(softmax(head(means) @ a / 0.2)[i]) for i, a in enumerate(head(means))])
+    assert term(b).item() == pytest.approx(formula, rel=1e-5)
+
+
 @checks('alpha_adv')
 def adversarial():
     return built('alpha_adv')(seen()), -np.mean([kl(t, s) for t, s in zip(T_LOGITS, S_LOGITS)])
@@ -191,7 +207,11 @@ def turned(task):
     return np.mean(losses)
 
 
-PIXELS = SimpleNamespace(aside=lambda x: (None, x.flatten(1)[:, :S]))
+def first_pixels(x):
+    return None, x.flatten(1)[:, :S]
+
+
+PIXELS = SimpleNamespace(aside=first_pixels, at_rest=first_pixels)
 
 
 @checks('alpha_csd')

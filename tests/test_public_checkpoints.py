@@ -2,10 +2,15 @@
 
 import warnings
 
+from types import SimpleNamespace
+
 import pytest, torch
+from safetensors.torch import save_file
+
 from layouts import LAYOUTS, BlockVGG, ResNet, WideResNet, parallel, trained
 
-from dda_nb.models import Classifier, make_net, multiply_adds, n_params
+from dda_nb.core import load_tree, save_tree
+from dda_nb.models import Classifier, make_net, multiply_adds, n_params, new_classifier, save_classifier
 from dda_nb.pipeline import make_config
 from dda_nb.runs import data_of, dda_run, read_teacher
 
@@ -30,7 +35,7 @@ def test_same_logits_as_the_module_they_came_from(layout, tmp_path):
     with torch.no_grad():
         mine, expected = teacher(x), theirs((x - teacher.mean) / teacher.std)
     assert torch.allclose(mine, expected, atol=1e-5 * expected.abs().max())
-    assert len(said) == foreign and all('tensors were put in by order' in line for line in said)
+    assert sum('tensors were put in by order' in line for line in said) == foreign
 
 
 @pytest.mark.parametrize(
@@ -72,6 +77,44 @@ def test_wrong_weights_are_refused_by_layer(name, file, line, capsys, tmp_path):
     assert dda_run(['smoke', *given, *words, '--no-notebook', '--out', str(tmp_path / 'run')]) == 2
     said = capsys.readouterr().err
     assert line in said and said.count('\n') == 1, said
+
+
+def test_what_weights_do_not_show_is_said(tmp_path):
+    "Strides, pooling, the side on which zeros are: the same names and shapes may be another network"
+    for name, of in (('mobilenetv2', 'mobilenetv2'), ('resnet18', 'resnet18'), ('resnet20', 'resnet20a')):
+        torch.save(make_net(of, 3).state_dict(), tmp_path / 'theirs.pth')
+        _, said = loaded(name, tmp_path / 'theirs.pth')
+        assert any(f'taken for {of}, which has' in line for line in said), said
+
+
+def test_number_of_classes_is_told_in_any_layout(capsys, tmp_path):
+    save = trained(lambda: ResNet((64, 128, 256, 512), (2, 2, 2, 2), 'shortcut', 'linear', 100)).state_dict()
+    torch.save(save, tmp_path / 'theirs.pth')
+    (tmp_path / 'ten').write_text('\n'.join('abcdefghij'))
+    words = [f'{k}={v}' for k, v in CIFAR.items()] + [f'class_names={tmp_path / "ten"}']
+    given = 'teacher=resnet18', f'teacher_weights={tmp_path / "theirs.pth"}'
+    assert dda_run(['smoke', *given, *words, '--out', str(tmp_path / 'run')]) == 2
+    assert '10 class names for 100 classes' in capsys.readouterr().err
+
+
+def test_safetensors_of_a_library_without_data(tmp_path):
+    "Their tensors come in the order of names, and the first is not the first convolution"
+    net = make_net('timm:mobilenetv3_small_050', 3, 7)
+    save_file(net.state_dict(), tmp_path / 'theirs.safetensors')
+    teacher, _ = loaded('timm:mobilenetv3_small_050', tmp_path / 'theirs.safetensors')
+    assert (teacher.shape, len(teacher.classes)) == ((3, 32, 32), 7)
+
+
+def test_a_vgg_of_before_is_refused(capsys, tmp_path):
+    like = SimpleNamespace(classes=range(10), shape=(3, 32, 32))
+    save_classifier(tmp_path / 'new.safetensors', new_classifier('vgg8', like, ([0.5], [0.5])))
+    old = load_tree(tmp_path / 'new.safetensors')
+    old['classifier'].pop('version')
+    save_tree(tmp_path / 'old.safetensors', old)
+    words = 'teacher=vgg8', 'data=none', '--dry-run', '--out', str(tmp_path / 'run')
+    for file, line in (('old', 'pooled once more than the field'), ('new', '')):
+        status = dda_run(['smoke', f'teacher_weights={tmp_path / file}.safetensors', *words])
+        assert status == (2 if line else 0) and line in capsys.readouterr().err
 
 
 def test_a_file_that_says_nothing_of_normalisation_asks(capsys, tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 from dda_nb.core import BadInput
+from dda_nb.models import n_params
 from dda_nb.runs import Comparison, check_run, make_config, presets, rounds_of, run_all
 from dda_nb.sweeps import read_sweep
 from dda_nb.synthesis import METHODS, decoder, like_of, recipe_fields
@@ -47,7 +48,9 @@ def test_published_row_is_the_papers(method):
     assert asked == weights
     assert {k: c[k] for k in MORE[method]} == MORE[method]
     if make != 'pixels':
-        assert c.gen_width == 64 and decoder((3, 32, 32), like_of(c))[-2].in_channels == 64
+        sizes = {'dafl': 8.8, 'zskt': 4.6, 'dfq': 4.6, 'nayer': 8.4}
+        millions = n_params(decoder((3, 32, 32), like_of(c))) / 1e6
+        assert c.gen_width == 64 and round(millions, 1) == sizes.get(method, 2.3)
 
 
 def test_what_depends_on_the_teacher_or_the_data():

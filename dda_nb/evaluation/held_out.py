@@ -8,8 +8,10 @@ Docs: https://dda-nb.github.io/dda_nb/evaluation/held_out.html.md"""
 __all__ = ['HELD_OUT_SEED', 'held_out_images', 'held_out_agreement', 'HeldOutFields', 'cached_held_out']
 
 # %% ../../nbs/evaluation/held_out.ipynb #3aae2ea9
+import contextlib, hashlib
+
 import torch
-from ..core.errors import BadInput
+from ..core.errors import BadInput, Diverged
 from ..core.fields import field, fields_of
 from ..core.files import cache_folder, make_folder
 from ..core.trees import checksum
@@ -31,7 +33,7 @@ def _by(method, teacher, student, n, steps, view):
     how = dict(batch=n, seed=HELD_OUT_SEED, view=view)
     try:
         return synthesize(teacher, max(1, round(steps / short)) * n, method, student, steps=short, **how)[-n:]
-    except BadInput:
+    except (BadInput, Diverged):
         return None
 
 
@@ -47,9 +49,11 @@ def held_out_images(
     steps: int = 150,  # of a batch; methods with shorter ones make as many more
     view: View = View(),  # how networks are shown them while they are made
 ) -> ImageBank:  # on the teacher's device
-    "As many images by each method that works for a teacher"
+    "As many images by each method that works for a teacher; `BadInput` if none does"
     names = working_methods(teacher)
     parts = [part for name in names if (part := _by(name, teacher, None, n, steps, view)) is not None]
+    if not parts:
+        raise BadInput(f'no method makes images of {list(teacher.shape)} from teacher {teacher.name}')
     student = _young_student(teacher, parts[-1])
     others = [name for name in working_methods(teacher, student) if name not in names]
     parts += [part for name in others if (part := _by(name, teacher, student, n, steps, view)) is not None]
@@ -83,9 +87,21 @@ def cached_held_out(
     "Held-out images, taken from the cache folder if they were made before"
     from filelock import FileLock
 
-    what = checksum(teacher.state_dict()), n, steps, view.kind, view.shift, view.flip
-    file = make_folder(cache_folder() / 'held-out') / ('-'.join(map(str, what)) + '.safetensors')
+    rows = {name: METHODS[name].recipe for name in working_methods(teacher, teacher)}
+    what = (
+        checksum(teacher.state_dict()),
+        teacher.name,
+        teacher.shape,
+        teacher.moments(),
+        n,
+        steps,
+        view,
+        rows,
+    )
+    mark = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
+    file = make_folder(cache_folder() / 'held-out') / f'{mark}.safetensors'
     with FileLock(f'{file}.lock'):
-        if not file.exists():
-            held_out_images(teacher, n, steps, view).save(file)
+        with contextlib.suppress(BadInput):  # not there, or damaged
+            return read_bank(file)[0].to(teacher.mean.device)
+        held_out_images(teacher, n, steps, view).save(file)
         return read_bank(file)[0].to(teacher.mean.device)

@@ -189,3 +189,13 @@ def aside(
     "Logits and features, while the network's running averages stay what they are"
     with steady_averages(self.net):
         return self.features(x)
+
+# %% ../../nbs/models/looking.ipynb #a93ec4cb
+@patch
+def at_rest(
+    self: Eye,
+    x: torch.Tensor,  # images in [0, 1], [B, C, H, W]
+) -> tuple:  # as `features`
+    "Logits and features in evaluation mode, without gradients; afterwards the network is as it was"
+    with self.net.looked_at():
+        return self.features(x)

@@ -70,5 +70,5 @@ def image_steps(
 ) -> int:
     "Images times steps of synthesis"
     n, steps, early = images_made(c), steps_of_batch(c), batches_before(c)
-    first = min(n, early * c.synth_batch) if c.warmup_steps else 0
+    first = round(n * early / max(batches_of(c), 1)) if c.warmup_steps else 0
     return first * c.warmup_steps + (n - first) * steps

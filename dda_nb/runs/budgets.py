@@ -59,7 +59,10 @@ class Comparison:
         if done.returncode:
             lines = done.stderr.strip().splitlines()
             raise BadInput(lines[-1] if lines else f'{folder}: the run died ({done.returncode})')
-        return read_results(folder)
+        row = read_results(folder)
+        if row['threads'] != self.threads:
+            raise BadInput(f'{folder}: was run on {row["threads"]} threads, not {self.threads}; remove it')
+        return row
 
     def run_all(
         self,

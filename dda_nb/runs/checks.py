@@ -42,6 +42,13 @@ def what_to_optimise(
     return new_parametrisation(make, teacher, c.synth_lr, steps_of_batch(c), c.seed, like_of(c))
 
 # %% ../../nbs/runs/checks.ipynb #c9babe06
+def _more_rounds(c):
+    "What would give rounds"
+    if c.round_steps and c.warmup < 1:
+        return 'distill_steps higher, or round_steps lower'
+    return 'synth_batch lower, or bank_images higher'
+
+
 def check_synthesis(
     c: Config,  # what is to run
     teacher,  # a classifier, its weights do not matter
@@ -59,7 +66,7 @@ def check_synthesis(
     if 'student' in needs_of(terms) and not rounds_of(c) and images_made(c):
         raise BadInput(
             'a term of synthesis asks for the student, and all images would be made before it learns, in'
-            f' batches: {batches_of(c)}; set synth_batch lower, or bank_images higher'
+            f' batches: {batches_of(c)}; set {_more_rounds(c)}'
         )
     if rounds_of(c) > c.distill_steps:
         raise BadInput(

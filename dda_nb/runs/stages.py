@@ -11,6 +11,7 @@ __all__ = ['DISTILL', 'JUDGE', 'how_to_distil', 'run_all']
 import json
 
 from fastcore.basics import patch
+from ..core.errors import BadInput
 from ..core.files import write_file
 from ..data.views import View
 from ..models.checkpoints import load_classifier, save_classifier
@@ -124,7 +125,11 @@ def _held_out(run):
     c, teacher = run.config, run.teacher()
     if not c.held_out:
         return dict(held_out_agreement=None)
-    unseen = cached_held_out(teacher, c.held_out, c.synth_steps, View('crop', c.shift, c.flip))
+    view = View('crop', c.shift, c.flip)
+    try:
+        unseen = cached_held_out(teacher, c.held_out, min(c.synth_steps, 150), view)
+    except BadInput:  # no method can draw for this teacher
+        return dict(held_out_agreement=None)
     return dict(held_out_agreement=held_out_agreement(run.distill(), teacher, unseen))
 
 

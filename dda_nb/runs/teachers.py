@@ -19,10 +19,17 @@ from ..core.trees import load_weights
 from ..core.device import default_device
 from ..data.sets import Data, Split
 from ..data.loading import load_data, read_names
-from ..models.zoo import library_moments
+from ..models.zoo import library_moments, make_net
 from ..models.classifier import Classifier, new_classifier, predict
-from ..models.fitting import n_outputs, name_in_file, put_weights, relative_of, usual_moments
-from ..models.checkpoints import about_classifier, load_classifier, save_classifier
+from dda_nb.models.fitting import (
+    n_outputs,
+    name_in_file,
+    put_weights,
+    relative_of,
+    usual_moments,
+    warn_of_unseen,
+)
+from ..models.checkpoints import about_classifier, check_version, load_classifier, save_classifier
 from ..models.training import train_teacher, training_speed
 from ..evaluation.judging import accuracy
 from .config import Config
@@ -42,8 +49,15 @@ def _told_by_weights(c):
         return tuple(about['shape']), about['classes']
     if not c.side:
         raise BadInput('data=none: how large are the images? Set side to their pixels')
-    channels = next((t.shape[1] for t in state.values() if t.dim() == 4), 3)  # of the first convolution
+    channels = _channels_of(c.teacher, state)
     return (channels, c.side, c.side), list(range(n_outputs(c.teacher, channels, state, c.teacher_weights)))
+
+
+def _channels_of(name, state):
+    "Channels of the images that weights are for: those that enter the first convolution"
+    first = next((k for k, t in make_net(name, 3, 2).state_dict().items() if t.dim() == 4), '')
+    kernels = [state[first]] if first in state else [t for t in state.values() if t.dim() == 4]
+    return kernels[0].shape[1] if kernels else 3
 
 # %% ../../nbs/runs/teachers.ipynb #3b3eac01
 def _no_data(c):
@@ -94,14 +108,20 @@ def read_teacher(
     state = load_weights(c.teacher_weights)
     unit = [0.0], [1.0]
     model = put_weights(new_classifier(_network_of(c, data, state), data, unit), state, c.teacher_weights)
+    if about_classifier(c.teacher_weights) is None:
+        warn_of_unseen(model.name, c.teacher_weights)
     return Classifier(model.net, data.classes, data.shape, *_moments_of(c, data), name=model.name).frozen()
 
 
 def _network_of(c, data, state):
     "The network that the weights are for: the one that is named, or its relative"
-    if about := about_classifier(c.teacher_weights):
-        return about['name'] if about['name'] == relative_of(c.teacher) else c.teacher
-    return name_in_file(c.teacher, data.shape[0], state)
+    about = about_classifier(c.teacher_weights)
+    if about is None:
+        return name_in_file(c.teacher, data.shape[0], state)
+    check_version(about, c.teacher_weights)
+    if about['name'] not in (c.teacher, relative_of(c.teacher), 'own'):
+        raise BadInput(f'{c.teacher_weights}: does not fit {c.teacher}: it holds {about["name"]}')
+    return c.teacher if about['name'] == 'own' else about['name']
 
 # %% ../../nbs/runs/teachers.ipynb #2ea8ec2d
 def warn_of_chance(

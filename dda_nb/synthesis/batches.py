@@ -107,7 +107,8 @@ def _end(self: Synthesis):
         for t in remembering:
             t.after_batch(seen)
     mean, std = self.teacher.moments()
-    how = dict(stage='synthesize', steps=self.steps, seed=self.seed, teacher=self.teacher.name)
+    steps = self.warmup_steps if self.number < self.warmup else self.steps
+    how = dict(stage='synthesize', steps=steps, seed=self.seed, teacher=self.teacher.name)
     about = dict(classes=self.teacher.classes, mean=mean, std=std, made=[how | self.about])
     self.made = new_bank(*self.now.result(), self.starts[self.number], **about)
     self.number, self.now = self.number + 1, None

@@ -21,6 +21,7 @@ class GeneratorFields:
     "What generators are like"
 
     gen_width: int = field(32, "generator's channels in its last hidden layer; most papers: 64", low=1)
+    gen_first: int = field(2, "channels of its first block, in that width; 4 for DAFL, ZSKT and DFQ", low=1)
     code_size: int = field(256, 'dimensions of a latent code', low=1)
     gen_init: str = field(
         'torch',
@@ -55,9 +56,9 @@ def decoder(
     def conv(i, o):
         return nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2)
 
-    width, twice, up = like.gen_width, 2 * like.gen_width, nn.Upsample(scale_factor=2)
-    first = nn.Linear(like.code_size, twice * (h // 4) * (w // 4)), nn.Unflatten(1, (twice, h // 4, w // 4))
-    middle = nn.BatchNorm2d(twice), up, *conv(twice, twice), up, *conv(twice, width)
+    width, many, up = like.gen_width, like.gen_first * like.gen_width, nn.Upsample(scale_factor=2)
+    first = nn.Linear(like.code_size, many * (h // 4) * (w // 4)), nn.Unflatten(1, (many, h // 4, w // 4))
+    middle = nn.BatchNorm2d(many), up, *conv(many, 2 * width), up, *conv(2 * width, width)
     net = nn.Sequential(*first, *middle, nn.Conv2d(width, c, 3, padding=1), WideSigmoid())
     return net.apply(normal_weights) if like.gen_init == 'normal' else net
 

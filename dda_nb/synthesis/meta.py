@@ -81,4 +81,6 @@ def is_over(
 def renew(self: MetaGenerator, number, warmup):
     "Draw the first layer anew if its time has come"
     if is_over(self.like.gen_life, number, warmup):
-        normal_weights(self.meta[0])
+        fresh = decoder(self.shape, self.like)[0]  # on the CPU, where random numbers have names
+        normal_weights(fresh)
+        self.meta[0].load_state_dict(fresh.state_dict())

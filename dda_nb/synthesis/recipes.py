@@ -53,7 +53,7 @@ add_method('dda', 'inverted images, their variations by a diffusion model, and a
 # %% ../../nbs/synthesis/recipes.ipynb #ceaa3524
 _STUDENT = dict(temperature=20.0, weight_decay=1e-4, distill_schedule='cosine', nesterov=False)
 _PAPER = _STUDENT | dict(gen_width=64, synth_lr=1e-3)
-_SHARED = _PAPER | dict(temperature=1.0)
+_SHARED = _PAPER | dict(temperature=1.0, gen_first=4)
 
 add_recipe(
     'deepinversion',
@@ -96,8 +96,8 @@ _HUNDRED, _TINY = (
 add_recipe(
     'fast',
     'published',
-    Case(dict(teacher='resnet(18|34|50)'), dict(alpha_dad=1.33, alpha_oh=0.5)),
-    Case(dict(teacher='vgg.*'), dict(alpha_dad=1.0, alpha_oh=0.5)),
+    Case(dict(teacher='(.*:)?resnet(18|34|50).*'), dict(alpha_dad=1.33, alpha_oh=0.5)),
+    Case(dict(teacher='(.*:)?vgg.*'), dict(alpha_dad=1.0, alpha_oh=0.5)),
     **_RATE | dict(batch_steps=10, synth_lr=2e-3, code_lr=0.01, alpha_dad=1.1, alpha_oh=0.4),
     **dict(warmup=20 / 220, round_steps=400, gen_life=(0, 120)),
 )

@@ -98,8 +98,8 @@ class Rotations(nn.Module):
         first = torch.randint(4, (len(x),), generator=seen.g, device=x.device)
         turns = [(first + k) % 4 for k in range(self.rotations)]
         turned = torch.cat([rotated(x, r) for r in turns])
-        features = wide(seen.student.aside(turned)[1])
-        logits = self.head(features if through or not self.apart else features.detach())
+        look = seen.student.aside if through or not self.apart else seen.student.at_rest
+        logits = self.head(wide(look(turned)[1]))
         logits = F.normalize(logits, dim=1) if self.apart else logits
         return F.cross_entropy(logits, torch.cat([4 * seen.labels + r for r in turns]))
 
