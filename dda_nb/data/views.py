@@ -92,12 +92,8 @@ def random_flip(
     return torch.where(_uniform(len(x), 0, 1, g)[:, None, None, None] < 0.5, x.flip(3), x)
 
 # %% ../../nbs/data/views.ipynb #50f87718
-VIEWS = (
-    'crop',
-    'shift',
-    'roll',
-    'none',
-)  # each image shifted and mirrored; shifted; the batch rolled; as it is
+# each image shifted and mirrored; shifted; the whole batch rolled; as it is
+VIEWS = 'crop', 'shift', 'roll', 'none'
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ..bank.files import read_bank
 from ..synthesis.methods import METHODS, working_methods
 from ..synthesis.filling import synthesize
 from ..distillation.learning import distill
+from .judging import accuracy
 
 # %% ../../nbs/evaluation/held_out.ipynb #87aea754
 HELD_OUT_SEED = 1_000_000  # far from those that runs are given
@@ -67,8 +68,7 @@ def held_out_agreement(
     unseen: ImageBank,  # see `held_out_images`
 ) -> float:  # in [0, 1]
     "The part of held-out images in which both see the same class"
-    answers = [predict(net, unseen.images).argmax(1) for net in (student, teacher)]
-    return (answers[0] == answers[1]).float().mean().item()
+    return accuracy(predict(student, unseen.images), predict(teacher, unseen.images).argmax(1))
 
 # %% ../../nbs/evaluation/held_out.ipynb #00990ff4
 @fields_of('judge')

@@ -25,7 +25,7 @@ from ..synthesis.methods import check_teacher, check_warmup, working_methods
 from ..augmentation.unet import unet_levels
 from ..augmentation.opening import KINDS, PRIOR_OPTIONS, check_options, check_prior, prior_folder
 from ..distillation.processes import check_norms
-from .amounts import batches_of, images_made, rounds_of, steps_of_batch
+from .amounts import batches_of, by_steps, images_made, rounds_of, steps_of_batch
 from .config import Config
 from .teachers import data_of, read_teacher, warn_of_chance
 
@@ -44,7 +44,7 @@ def what_to_optimise(
 # %% ../../nbs/runs/checks.ipynb #c9babe06
 def _more_rounds(c):
     "What would give rounds"
-    if c.round_steps and c.warmup < 1:
+    if by_steps(c):
         return 'distill_steps higher, or round_steps lower'
     return 'synth_batch lower, or bank_images higher'
 

@@ -19,14 +19,13 @@ from ..core.trees import load_weights
 from ..core.device import default_device
 from ..data.sets import Data, Split
 from ..data.loading import load_data, read_names
-from ..models.zoo import library_moments, make_net
+from ..models.zoo import library_moments, make_net, usual_moments
 from ..models.classifier import Classifier, new_classifier, predict
 from dda_nb.models.fitting import (
     n_outputs,
     name_in_file,
     put_weights,
     relative_of,
-    usual_moments,
     warn_of_unseen,
 )
 from ..models.checkpoints import about_classifier, check_version, load_classifier, save_classifier

@@ -12,7 +12,6 @@ from copy import deepcopy
 
 import torch, torch.nn as nn
 from fastcore.basics import patch
-from .inversion import Parametrisation
 from .generators import Drawn, decoder, normal_weights
 
 # %% ../../nbs/synthesis/meta.ipynb #faf1d266
@@ -31,26 +30,14 @@ class MetaGenerator(Drawn):
         self.sums.requires_grad_(False)
         for p in self.sums.parameters():
             p.zero_()
+        if self.meta_opt is None:
+            self.meta_opt = torch.optim.Adam(self.meta.parameters(), self.lr * self.steps, betas=self.betas)
 
     def groups(self):
         codes = dict(params=[self.z], lr=self.like.code_lr or 5 * self.lr)
         return [dict(params=list(self.net.parameters())), codes]
 
 # %% ../../nbs/synthesis/meta.ipynb #ab5dc82a
-@patch
-def start(
-    self: MetaGenerator,
-    labels: torch.Tensor,  # int64 [B], the classes wanted
-    number: int = 0,  # which batch this is
-    warmup: int = 0,  # of how many that are made before the student begins
-) -> Parametrisation:  # itself
-    "Begin a batch where the meta generator stands"
-    Parametrisation.start(self, labels, number, warmup)
-    if self.meta_opt is None:
-        self.meta_opt = torch.optim.Adam(self.meta.parameters(), self.lr * self.steps, betas=self.betas)
-    return self
-
-
 @patch
 @torch.no_grad()
 def after_step(self: MetaGenerator):

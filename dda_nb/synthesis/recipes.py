@@ -88,11 +88,6 @@ add_recipe('dda', 'published', **_GENERATORS | _FIRST_BANK | _AUXILIARY | _CONTR
 
 # %% ../../nbs/synthesis/recipes.ipynb #8069af8c
 _RATE = _PAPER | dict(distill_lr=0.2, alpha_bn=10.0)
-_HUNDRED, _TINY = (
-    Case(dict(data='cifar100.*'), dict(batch_steps=40)),
-    Case(dict(data='tiny.*'), dict(batch_steps=60)),
-)
-
 add_recipe(
     'fast',
     'published',
@@ -104,21 +99,21 @@ add_recipe(
 add_recipe(
     'nayer',
     'published',
-    _HUNDRED,
-    _TINY,
+    Case(dict(data='cifar100.*'), dict(batch_steps=40)),
+    Case(dict(data='tiny.*'), dict(batch_steps=60)),
     **_RATE | dict(batch_steps=30, synth_lr=4e-3, code_size=1000, alpha_dad=1.33, alpha_oh=0.5),
     **dict(warmup=1 / 3, round_steps=200),
 )
 
 # %% ../../nbs/synthesis/recipes.ipynb #f86e5041
-_SEEN = dict(alpha_oh=10.0, alpha_bn=1.0)
+_HEAVY_CLASS = dict(alpha_oh=10.0, alpha_bn=1.0)
 
 add_recipe('deepinversion', 'small', synth_lr=0.1, alpha_oh=1.0, alpha_bn=10.0, alpha_tv=1e-3)
 add_recipe('dafl', 'small', synth_lr=1e-3, alpha_oh=1.0, alpha_act=1e-3, alpha_balance=20.0)
 add_recipe('zskt', 'small', synth_lr=1e-3, alpha_adv=1.0)
 add_recipe('dfq', 'small', synth_lr=1e-3, alpha_oh=1.0, alpha_bn=1.0, alpha_balance=20.0, alpha_adv=1.0)
-add_recipe('cmi', 'small', **_SEEN, warmup=0.5, alpha_cr=0.8, alpha_dad=0.5)
-add_recipe('csd', 'small', **_SEEN, warmup=0.5, alpha_csd=10.0, lambda_csd=1.0)
+add_recipe('cmi', 'small', **_HEAVY_CLASS, warmup=0.5, alpha_cr=0.8, alpha_dad=0.5)
+add_recipe('csd', 'small', **_HEAVY_CLASS, warmup=0.5, alpha_csd=10.0, lambda_csd=1.0)
 add_recipe(
     'fast',
     'small',
@@ -129,4 +124,4 @@ add_recipe(
     'small',
     **dict(warmup=0.1, batch_steps=30, synth_lr=4e-3, alpha_oh=0.5, alpha_bn=10.0, alpha_dad=1.33),
 )
-add_recipe('dda', 'small', **_SEEN, alpha_cr=0.8)
+add_recipe('dda', 'small', **_HEAVY_CLASS, alpha_cr=0.8)
