@@ -1,6 +1,7 @@
 "What the tests share: the commands as a user calls them, and one finished smoke run"
 
-import os, shutil, subprocess, sys, time
+import functools, multiprocessing, os, shutil, subprocess, sys, time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 CHROME = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 BROWSER = pytest.mark.skipif(CHROME is None and not os.environ.get('CI'), reason='no Chromium here')
-
 
 LONGEST = (
     'test_site test_sweeps test_interruption test_commands test_priors test_methods test_cells'
@@ -24,16 +24,35 @@ def pytest_collection_modifyitems(items):
 
 
 class Scheduling(LoadFileScheduling):
-    "The tests of a file go to one process; of the notebooks, each goes to the next one that is free"
+    "The tests of a file go to one process, which has their fixtures; each notebook to one that is free"
 
     def _split_scope(self, nodeid):
         file = super()._split_scope(nodeid)
+        if file.endswith(('test_bad_input.py', 'test_commands.py')):
+            return 'smoke'  # the finished run that both look at
         return nodeid if file.endswith('test_notebooks.py') else file
 
 
 def pytest_xdist_make_scheduler(config, log):
     "In the place of `--dist loadfile`"
     return Scheduling(config, log)
+
+
+LIBRARIES = (
+    'nbdev.test torch torch._dynamo torchvision matplotlib.pyplot sklearn.datasets pandas papermill'
+    ' ipywidgets diffusers.models.unets.unet_2d diffusers.schedulers'
+).split()
+
+
+@functools.cache
+def forks():
+    """Processes that are forks of one which has imported the libraries, and nothing of this package
+
+    A new process takes six to ten seconds for that.
+    """
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(LIBRARIES)
+    return context
 
 
 def until(check, seconds=90):
@@ -56,25 +75,48 @@ def own_folders(tmp_path_factory):
     )
 
 
+def become(words, env, cwd, *outputs):
+    "Turn this process into that of a command of the package"
+    for number, file in enumerate(outputs, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    sys.stdout, sys.stderr = (os.fdopen(n, 'w', buffering=1) for n in (1, 2))
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.argv = words
+    (script,) = entry_points(group='console_scripts', name=words[0])
+    sys.exit(script.load()())
+
+
+def start(words, out, err, env=None, cwd='.'):
+    "A fork that is a command of the package and writes to these files; see `forks`"
+    words, env = [str(word) for word in words], dict(os.environ if env is None else env)
+    process = forks().Process(target=become, args=(words, env, os.path.abspath(cwd), out, err))
+    process.start()
+    return process
+
+
 @pytest.fixture(scope='session')
-def command():
+def command(tmp_path_factory):
     "Call one of the package's commands; the finished process with its output"
 
-    def call(name, *args, **kw):
-        return subprocess.run(
-            [BIN / name, *map(str, args)], capture_output=True, text=True, timeout=300, **kw
-        )
+    def call(*words, **kw):
+        files = [tmp_path_factory.mktemp('said') / name for name in ('out', 'err')]
+        process = start(words, *files, **kw)
+        process.join(300)
+        assert process.exitcode is not None, words
+        return subprocess.CompletedProcess(words, process.exitcode, *(f.read_text() for f in files))
 
     return call
 
 
 @pytest.fixture(scope='session')
-def smoke(command, tmp_path_factory):
-    "The folder of a finished smoke run, made through papermill, and what the command printed"
+def smoke(tmp_path_factory):
+    "The folder of a finished smoke run, made through papermill, and what the installed command printed"
     out = tmp_path_factory.mktemp('smoke') / 'run'
-    done = command(
-        'dda_run', 'smoke', '--out', out, env=os.environ | {'XDG_CACHE_HOME': str(out.parent / 'cache')}
-    )
+    env = os.environ | {'XDG_CACHE_HOME': str(out.parent / 'cache')}
+    words = BIN / 'dda_run', 'smoke', '--out', out
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return out, done
 

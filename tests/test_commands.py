@@ -99,17 +99,12 @@ def test_same_seed_same_student_with_and_without_notebook_and_from(smoke, comman
     assert again.returncode == 0, again.stderr
     copy = next(tmp_path.glob('smoke-*'))
     assert same(weights(out), weights(copy))
-    by_method = command(
-        'dda_run', '--from', out, 'method=deepinversion', '--no-notebook', '--out', tmp_path / 'di'
-    )
-    assert (
-        by_method.returncode == 0
-        and read_results(tmp_path / 'di')['parametrisation'] == 'pixels'
-        and read_results(tmp_path / 'di')['copies'] == 0
-    )
-    other = command('dda_run', '--from', out, 'seed=5', '--no-notebook', '--out', tmp_path / 'five')
-    assert other.returncode == 0 and read_results(tmp_path / 'five')['seed'] == 5
-    assert not same(weights(out), weights(tmp_path / 'five'))
+    for name, value in dict(method='deepinversion', seed='5').items():
+        words = ['--from', str(out), f'{name}={value}', '--no-notebook', '--out', str(tmp_path / name)]
+        assert dda_run(words) == 0 and str(read_results(tmp_path / name)[name]) == value
+    row = read_results(tmp_path / 'method')
+    assert row['parametrisation'] == 'pixels' and row['copies'] == 0
+    assert not same(weights(out), weights(tmp_path / 'seed'))
 
 
 def test_runs_module_is_the_same_command():
@@ -193,7 +188,7 @@ def test_distillation_never_sees_the_data(smoke, monkeypatch, tmp_path):
 
 
 def test_table_of_runs(smoke, command, tmp_path):
-    assert command('dda_run', 'smoke', 'seed=1', '--no-notebook', '--out', tmp_path / '1').returncode == 0
+    assert dda_run(['smoke', 'seed=1', '--no-notebook', '--out', str(tmp_path / '1')]) == 0
     frame = table([smoke[0], tmp_path / '1'])
     assert frame['runs'].tolist() == [2] and frame['student_acc_std'][0] > 0
     text = command('dda_table', smoke[0], tmp_path / '1').stdout

@@ -1,18 +1,18 @@
 "A run that is killed at any moment and started again gives the same student, and repeats nothing finished"
 
-import json, os, random, signal, subprocess, time
+import json, os, random, time
 
 import pytest, torch
 from safetensors.torch import load_file
 
-from conftest import BIN, until
+from conftest import start, until
 
 SLOW = [
     'smoke',
     'synth_batch=10',
-    'synth_steps=40',
-    'prior_steps=200',
-    'distill_steps=600',
+    'synth_steps=30',
+    'prior_steps=100',
+    'distill_steps=400',
     'teacher_epochs=6',
 ]
 ROUNDS = ['method=csd', 'copies=0']  # the second half of the images is made while the student learns
@@ -30,28 +30,29 @@ def outputs(out):
     return {name: (out / name).stat().st_mtime_ns for name in FINISHED if (out / name).exists()}
 
 
-def start(out, cache, *more):
-    said = open(f'{out}.said', 'a')
+def begin(out, cache, *more):
+    "A process of its own that makes the run"
     words = {word.split('=')[0]: word for word in (*SLOW, *more)}  # the last of a name counts
-    command = [BIN / 'dda_run', *words.values(), '--out', out]
-    env = os.environ | {'XDG_CACHE_HOME': str(cache)}
-    return subprocess.Popen(command, env=env, stdout=said, stderr=said)
+    said, env = f'{out}.said', os.environ | {'XDG_CACHE_HOME': str(cache)}
+    return start(['dda_run', *words.values(), '--out', out], said, said, env)
 
 
 def finish(out, cache, *more):
-    assert start(out, cache, *more).wait(timeout=250) == 0, open(f'{out}.said').read()[-2000:]
+    run = begin(out, cache, *more)
+    run.join(250)
+    assert run.exitcode == 0, open(f'{out}.said').read()[-2000:]
 
 
 def kill_when_there(file, run):
     "Kill a run as soon as it has written this file"
-    until(lambda: file.exists() or run.poll() is not None)
-    assert file.exists(), f'the run ended with {run.returncode}, without {file.name}'
+    until(lambda: file.exists() or not run.is_alive())
+    assert file.exists(), f'the run ended with {run.exitcode}, without {file.name}'
     kill(run)
 
 
 def kill(run):
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    run.kill()
+    run.join()
 
 
 def log_size(out):
@@ -82,11 +83,11 @@ def kill_once(out, cache, wait, *more):
 
     The step that it began at, or None if it finished before."""
     before, size = outputs(out), log_size(out)
-    run = start(out, cache, *more)
-    while run.poll() is None and log_size(out) == size:
+    run = begin(out, cache, *more)
+    while run.is_alive() and log_size(out) == size:
         time.sleep(0.02)
     time.sleep(wait)
-    if run.poll() is not None:
+    if not run.is_alive():
         return None
     kill(run)
     check_untouched(before, outputs(out))
@@ -138,12 +139,12 @@ def test_kills_anywhere(unharmed, tmp_path, kills, seed):
 def test_a_batch_of_synthesis_goes_on_where_it_stood(tmp_path):
     "All images are one batch here, of which only the state on the way is there when the run is killed"
     out, words = tmp_path / 'run', ('synth_batch=60', 'synth_steps=100000', '--no-notebook')
-    run = start(out, tmp_path / 'cache', *words)
+    run = begin(out, tmp_path / 'cache', *words)
     kill_when_there(out / 'bank.ckpt', run)
     assert not list(out.glob('bank.*safetensors'))
     size = log_size(out)
-    run = start(out, tmp_path / 'cache', *words)
-    until(lambda: log_size(out) > size or run.poll() is not None)
+    run = begin(out, tmp_path / 'cache', *words)
+    until(lambda: log_size(out) > size or not run.is_alive())
     kill(run)
     line = log_line(out, size)
     assert line['stage'] == 'synthesize' and 0 < line['step'] < line['total'] == 100000
@@ -153,7 +154,7 @@ def test_a_kill_in_rounds(tmp_path):
     "The images from before the student began stay, and those that are made with it go on with it"
     whole, out, cache = tmp_path / 'whole', tmp_path / 'run', tmp_path / 'cache'
     finish(whole, cache, *ROUNDS, '--no-notebook')
-    run = start(out, cache, *ROUNDS, '--no-notebook')
+    run = begin(out, cache, *ROUNDS, '--no-notebook')
     kill_when_there(out / 'distill.ckpt', run)
     before, size = outputs(out), log_size(out)
     assert 'bank.safetensors' in before and 'student.safetensors' not in before

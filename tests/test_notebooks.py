@@ -8,12 +8,7 @@ from nbdev.config import get_config
 from nbdev.test import test_nb as run_notebook
 from notebooks import read_notebooks
 
-from conftest import ROOT
-
-LIBRARIES = (
-    'nbdev.test torch torchvision matplotlib.pyplot sklearn.datasets pandas papermill ipywidgets'
-    ' diffusers.models.unets.unet_2d diffusers.schedulers'
-).split()
+from conftest import ROOT, forks
 
 
 def train_once(folder):
@@ -42,18 +37,11 @@ def run(path, skip_flags, teachers):
     return '' if passed else sys.__stderr__.getvalue()
 
 
-@pytest.fixture(scope='module')
-def processes():
-    "Processes are forks of one that has imported the libraries, and nothing of this package"
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(LIBRARIES)
-    return context
-
-
 SLOW = (  # `make slow` runs them
     'tutorials/reading_a_run.ipynb tutorials/sweep.ipynb tutorials/stable_diffusion.ipynb'
     ' tutorials/new_method.ipynb tutorials/own_teacher.ipynb experiments/ablate.ipynb'
-    ' experiments/compare.ipynb experiments/speed.ipynb sweeps/commands.ipynb sweeps/spreading.ipynb'
+    ' experiments/compare.ipynb experiments/speed.ipynb experiments/tune.ipynb'
+    ' sweeps/commands.ipynb sweeps/spreading.ipynb'
 ).split()
 
 
@@ -69,9 +57,9 @@ def notebooks():
 
 
 @pytest.mark.parametrize('path, flags', notebooks())
-def test_notebook(path, flags, processes, tmp_path_factory):
+def test_notebook(path, flags, tmp_path_factory):
     teachers = tmp_path_factory.getbasetemp().parent / 'teachers'  # of all processes of the tests
     teachers.mkdir(exist_ok=True)
-    with ProcessPoolExecutor(1, processes) as executor:
+    with ProcessPoolExecutor(1, forks()) as executor:
         said = executor.submit(run, path, flags, teachers).result()
     assert not said, said

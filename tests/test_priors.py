@@ -73,7 +73,8 @@ def check_result(out, toys, prior, printed):
     assert not [line for line in lines if not any(unit in line for unit in bars)]
 
 
-@pytest.mark.parametrize('prior', ['stable-diffusion', pytest.param('pixel', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('prior', ['stable-diffusion', 'pixel'])
 def test_run_through_papermill(command, toys, tmp_path, prior):
     "End to end, by relative paths, with a model of latents and one of pixels"
     done = command('dda_run', 'smoke', f'prior={prior}', *FEW, '--out', tmp_path / 'run', cwd=toys)
@@ -82,9 +83,9 @@ def test_run_through_papermill(command, toys, tmp_path, prior):
     check_result(tmp_path / 'run', toys, prior, done.stderr)
 
 
-@pytest.mark.parametrize('prior', ['image-variation', 'unclip', 'unconditional'])
-def test_run_with_each_other_prior(capfd, monkeypatch, toys, tmp_path, prior):
-    "The same for the other kinds, without the notebook, which treats all priors alike"
+@pytest.mark.parametrize('prior', [*KINDS, 'unconditional'])
+def test_run_with_each_prior(capfd, monkeypatch, toys, tmp_path, prior):
+    "The same without the notebook, which treats all priors alike"
     monkeypatch.chdir(toys)
     assert run(tmp_path / 'run', f'prior={prior}', *FEW) == 0
     check_result(tmp_path / 'run', toys, prior, capfd.readouterr().err)

@@ -411,18 +411,19 @@ def test_on_a_terminal(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_repeated_with_its_threads(command, tmp_path, monkeypatch):
+def test_a_run_is_repeated_with_its_threads(tmp_path, monkeypatch):
     "`--from` takes as many threads as the row says and not the environment, with and without a notebook"
     small = 'copies=0', 'teacher_epochs=1', 'bank_images=20', 'synth_steps=3', 'distill_steps=6'
     # two threads that spin while they wait are slow where others want the cores too
     monkeypatch.setenv('OMP_WAIT_POLICY', 'passive')
-    threads = os.environ | {'OMP_NUM_THREADS': '2'}
-    two = command('dda_run', 'smoke', *small, '--no-notebook', '--out', tmp_path / 'two', env=threads)
-    assert two.returncode == 0 and read_results(tmp_path / 'two')['threads'] == 2, two.stderr
+    run, threads = BIN / 'dda_run', os.environ | {'OMP_NUM_THREADS': '2'}
+    words = [run, 'smoke', *small, '--no-notebook', '--out', tmp_path / 'two']
+    subprocess.run(words, env=threads, check=True)
+    assert read_results(tmp_path / 'two')['threads'] == 2
     student = load_file(tmp_path / 'two' / 'student.safetensors')
     for i, more in enumerate(([], ['--no-notebook'])):
         again = tmp_path / str(i)
-        assert command('dda_run', '--from', tmp_path / 'two', '--out', again, *more).returncode == 0
+        subprocess.run([run, '--from', tmp_path / 'two', '--out', again, *more], check=True)
         assert read_results(again)['threads'] == 2
         repeated = load_file(again / 'student.safetensors')
         assert all(torch.equal(student[k], repeated[k]) for k in student)
