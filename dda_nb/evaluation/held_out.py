@@ -28,6 +28,12 @@ from .judging import accuracy
 HELD_OUT_SEED = 1_000_000  # far from those that runs are given
 
 
+def _judges(teacher, student=None):
+    "Names of the methods that work and keep a bank, or where there are none, of all that work"
+    names = working_methods(teacher, student)
+    return [name for name in names if METHODS[name].recipe['replay'] != 1] or names
+
+
 def _by(method, teacher, student, n, steps, view):
     "The last `n` images of a method; None if its generator can't draw images of these sides"
     short = METHODS[method].recipe['batch_steps'] or steps
@@ -46,17 +52,17 @@ def _young_student(teacher, images):
 
 def held_out_images(
     teacher: Classifier,  # trained; it is left frozen
-    n: int = 64,  # images of each method
+    n: int = 64,  # images of each method that keeps a bank
     steps: int = 150,  # of a batch; methods with shorter ones make as many more
     view: View = View(),  # how networks are shown them while they are made
 ) -> ImageBank:  # on the teacher's device
-    "As many images by each method that works for a teacher; `BadInput` if none does"
-    names = working_methods(teacher)
+    "As many images by each method that works for a teacher and keeps a bank; `BadInput` if none works"
+    names = _judges(teacher)
     parts = [part for name in names if (part := _by(name, teacher, None, n, steps, view)) is not None]
     if not parts:
         raise BadInput(f'no method makes images of {list(teacher.shape)} from teacher {teacher.name}')
     student = _young_student(teacher, parts[-1])
-    others = [name for name in working_methods(teacher, student) if name not in names]
+    others = [name for name in _judges(teacher, student) if name not in names]
     parts += [part for name in others if (part := _by(name, teacher, student, n, steps, view)) is not None]
     images, labels = (torch.cat([getattr(part, k) for part in parts]) for k in ('images', 'labels'))
     return new_bank(images, labels, classes=teacher.classes)
@@ -87,7 +93,7 @@ def cached_held_out(
     "Held-out images, taken from the cache folder if they were made before"
     from filelock import FileLock
 
-    rows = {name: METHODS[name].recipe for name in working_methods(teacher, teacher)}
+    rows = {name: METHODS[name].recipe for name in _judges(teacher, teacher)}
     what = (
         checksum(teacher.state_dict()),
         teacher.name,
