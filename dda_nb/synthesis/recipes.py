@@ -106,22 +106,50 @@ add_recipe(
 )
 
 # %% ../../nbs/synthesis/recipes.ipynb #f86e5041
+_ELSEWHERE = dict(data='(?!digits$).*')
+_SMOKE = Case(dict(preset='smoke'), dict(batch_steps=0))  # which has sixty images of ten steps in all
 _HEAVY_CLASS = dict(alpha_oh=10.0, alpha_bn=1.0)
 
-add_recipe('deepinversion', 'small', synth_lr=0.1, alpha_oh=1.0, alpha_bn=10.0, alpha_tv=1e-3)
+add_recipe(
+    'deepinversion',
+    'small',
+    _SMOKE,
+    Case(
+        _ELSEWHERE,
+        dict(batch_steps=0, synth_lr=0.1, distill_lr=0.1, alpha_oh=1.0, alpha_bn=10.0, alpha_tv=1e-3),
+    ),
+    **dict(batch_steps=75, synth_lr=0.35, distill_lr=0.2, alpha_oh=1.2, alpha_bn=30.0, alpha_tv=2.4e-3),
+)
 add_recipe('dafl', 'small', synth_lr=1e-3, alpha_oh=1.0, alpha_act=1e-3, alpha_balance=20.0)
 add_recipe('zskt', 'small', synth_lr=1e-3, alpha_adv=1.0)
 add_recipe('dfq', 'small', synth_lr=1e-3, alpha_oh=1.0, alpha_bn=1.0, alpha_balance=20.0, alpha_adv=1.0)
 add_recipe('cmi', 'small', **_HEAVY_CLASS, warmup=0.5, alpha_cr=0.8, alpha_dad=0.5)
-add_recipe('csd', 'small', **_HEAVY_CLASS, warmup=0.5, alpha_csd=10.0, lambda_csd=1.0)
+add_recipe(
+    'csd',
+    'small',
+    _SMOKE,
+    Case(
+        _ELSEWHERE,
+        _HEAVY_CLASS | dict(batch_steps=0, synth_lr=5e-3, distill_lr=0.1, alpha_csd=10.0, lambda_csd=1.0),
+    ),
+    **dict(warmup=0.5, batch_steps=75, synth_lr=7.3e-3, distill_lr=0.05),
+    **dict(alpha_oh=4.1, alpha_bn=1.0, alpha_csd=13.0, lambda_csd=0.38),
+)
 add_recipe(
     'fast',
     'small',
-    **dict(warmup=0.1, batch_steps=10, synth_lr=2e-3, alpha_oh=0.4, alpha_bn=10.0, alpha_dad=1.1),
+    Case(_ELSEWHERE, dict(synth_lr=2e-3, alpha_oh=0.4, alpha_bn=10.0, alpha_dad=1.1)),
+    **dict(warmup=0.1, batch_steps=10, synth_lr=2.6e-3, alpha_oh=0.43, alpha_bn=27.0, alpha_dad=0.71),
 )
 add_recipe(
     'nayer',
     'small',
-    **dict(warmup=0.1, batch_steps=30, synth_lr=4e-3, alpha_oh=0.5, alpha_bn=10.0, alpha_dad=1.33),
+    Case(_ELSEWHERE, dict(batch_steps=30, synth_lr=4e-3, alpha_oh=0.5, alpha_bn=10.0, alpha_dad=1.33)),
+    **dict(warmup=0.1, batch_steps=15, synth_lr=1.5e-3, alpha_oh=1.5, alpha_bn=7.8, alpha_dad=0.93),
 )
-add_recipe('dda', 'small', **_HEAVY_CLASS, alpha_cr=0.8)
+add_recipe(
+    'dda',
+    'small',
+    Case(_ELSEWHERE, _HEAVY_CLASS | dict(synth_lr=5e-3, distill_lr=0.1, alpha_cr=0.8)),
+    **dict(synth_lr=7e-3, distill_lr=0.2, alpha_oh=20.0, alpha_bn=0.5, alpha_cr=0.23),
+)
