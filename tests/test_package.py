@@ -224,7 +224,7 @@ def test_readme_code_is_the_demo(tmp_path):
         'train_teacher(data)': 'train_teacher(data, epochs=3)',
         'synthesize(teacher)': 'synthesize(teacher, n=40, steps=10)',
         'train_prior(bank)': 'train_prior(bank, steps=20)',
-        'bank + kept)': 'bank + kept, steps=30)',
+        'bank + kept,': 'bank + kept, steps=30,',
     }
     for a, b in small.items():
         assert a in code, a
