@@ -106,7 +106,7 @@ add_recipe(
 )
 
 # %% ../../nbs/synthesis/recipes.ipynb #f86e5041
-_ELSEWHERE = dict(data='(?!digits$).*')
+_ELSEWHERE = dict(data='(?!digits$).+')
 _SMOKE = Case(dict(preset='smoke'), dict(batch_steps=0))  # which has sixty images of ten steps in all
 _HEAVY_CLASS = dict(alpha_oh=10.0, alpha_bn=1.0)
 
