@@ -96,16 +96,22 @@ def start(words, out, err, env=None, cwd='.'):
     return process
 
 
+def status_of(process, seconds):
+    "Its exit status when it ends, or of being killed if that takes longer"
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
 @pytest.fixture(scope='session')
 def command(tmp_path_factory):
     "Call one of the package's commands; the finished process with its output"
 
     def call(*words, **kw):
         files = [tmp_path_factory.mktemp('said') / name for name in ('out', 'err')]
-        process = start(words, *files, **kw)
-        process.join(300)
-        assert process.exitcode is not None, words
-        return subprocess.CompletedProcess(words, process.exitcode, *(f.read_text() for f in files))
+        status = status_of(start(words, *files, **kw), 300)
+        return subprocess.CompletedProcess(words, status, *(f.read_text() for f in files))
 
     return call
 

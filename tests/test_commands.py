@@ -190,7 +190,7 @@ def test_distillation_never_sees_the_data(smoke, monkeypatch, tmp_path):
 def test_table_of_runs(smoke, command, tmp_path):
     assert dda_run(['smoke', 'seed=1', '--no-notebook', '--out', str(tmp_path / '1')]) == 0
     frame = table([smoke[0], tmp_path / '1'])
-    assert frame['runs'].tolist() == [2] and frame['agreement_std'][0] > 0
+    assert frame['runs'].tolist() == [2] and frame['student_acc_std'][0] > 0
     text = command('dda_table', smoke[0], tmp_path / '1').stdout
     assert text.startswith('| arm') and '±' in text
 

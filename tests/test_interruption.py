@@ -5,7 +5,7 @@ import json, os, random, time
 import pytest, torch
 from safetensors.torch import load_file
 
-from conftest import start, until
+from conftest import start, status_of, until
 
 SLOW = [
     'smoke',
@@ -38,9 +38,7 @@ def begin(out, cache, *more):
 
 
 def finish(out, cache, *more):
-    run = begin(out, cache, *more)
-    run.join(250)
-    assert run.exitcode == 0, open(f'{out}.said').read()[-2000:]
+    assert status_of(begin(out, cache, *more), 250) == 0, open(f'{out}.said').read()[-2000:]
 
 
 def kill_when_there(file, run):

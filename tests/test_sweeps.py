@@ -418,12 +418,12 @@ def test_a_run_is_repeated_with_its_threads(tmp_path, monkeypatch):
     monkeypatch.setenv('OMP_WAIT_POLICY', 'passive')
     run, threads = BIN / 'dda_run', os.environ | {'OMP_NUM_THREADS': '2'}
     words = [run, 'smoke', *small, '--no-notebook', '--out', tmp_path / 'two']
-    subprocess.run(words, env=threads, check=True)
+    subprocess.run(words, env=threads, check=True, timeout=300)
     assert read_results(tmp_path / 'two')['threads'] == 2
     student = load_file(tmp_path / 'two' / 'student.safetensors')
     for i, more in enumerate(([], ['--no-notebook'])):
         again = tmp_path / str(i)
-        subprocess.run([run, '--from', tmp_path / 'two', '--out', again, *more], check=True)
+        subprocess.run([run, '--from', tmp_path / 'two', '--out', again, *more], check=True, timeout=300)
         assert read_results(again)['threads'] == 2
         repeated = load_file(again / 'student.safetensors')
         assert all(torch.equal(student[k], repeated[k]) for k in student)

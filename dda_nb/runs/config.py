@@ -159,8 +159,7 @@ def make_config(
     scale = presets()[nearest(preset, presets(), 'preset')]
     given = {k: v for k, v in scale.items() if k != 'about'} | given | {'preset': preset}
     method = METHODS[nearest(given.get('method', FIELDS['method'].default), METHODS, 'method')]
-    known = {k: f.default for k, f in FIELDS.items()} | given
-    config = Config(**method.under(**known) | given)
+    config = Config(**method.under(**given) | given)
     check_config(config)
     return config
 

@@ -106,14 +106,12 @@ add_recipe(
 )
 
 # %% ../../nbs/synthesis/recipes.ipynb #f86e5041
-_ELSEWHERE = dict(data='(?!digits$).+')
-_SMOKE = Case(dict(preset='smoke'), dict(batch_steps=0))  # which has sixty images of ten steps in all
+_ELSEWHERE = dict(preset='(?!digits).+')
 _HEAVY_CLASS = dict(alpha_oh=10.0, alpha_bn=1.0)
 
 add_recipe(
     'deepinversion',
     'small',
-    _SMOKE,
     Case(
         _ELSEWHERE,
         dict(batch_steps=0, synth_lr=0.1, distill_lr=0.1, alpha_oh=1.0, alpha_bn=10.0, alpha_tv=1e-3),
@@ -127,7 +125,6 @@ add_recipe('cmi', 'small', **_HEAVY_CLASS, warmup=0.5, alpha_cr=0.8, alpha_dad=0
 add_recipe(
     'csd',
     'small',
-    _SMOKE,
     Case(
         _ELSEWHERE,
         _HEAVY_CLASS | dict(batch_steps=0, synth_lr=5e-3, distill_lr=0.1, alpha_csd=10.0, lambda_csd=1.0),
