@@ -109,7 +109,8 @@ def add_method(
 ) -> Method:
     "Add a row to `METHODS`; fields are checked when a run asks for it"
     other = METHODS[nearest(like, METHODS, 'method')] if like else Method('', '', '')
-    recipes = {k: ({**v, **values}, list(cases)) for k, (v, cases) in other.recipes.items()}
+    own = Case({}, values)  # it always holds, and comes after the other's
+    recipes = {k: (v, [*cases, own]) for k, (v, cases) in other.recipes.items()}
     METHODS[name] = Method(name, about, source, other.values | values, recipes)
     return METHODS[name]
 
