@@ -1,11 +1,14 @@
 "The site without Quarto: what nbdev makes of the notebooks, put into MyST's Markdown, then through Sphinx"
 
 import json, os, re, shutil, sys
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import yaml
 from nbdev.config import get_config, nbpath2html
 from nbdev.serve import proc_nbs
+from PIL import Image, ImageChops
 from sphinx.cmd.build import main as sphinx
 
 from nbdev_docs import sidebar
@@ -74,9 +77,23 @@ def _front_matter(text):
 
 
 def _to_output(output, myst):
-    if text := output.get('data', {}).get('text/markdown'):
-        output['data']['text/markdown'] = myst(''.join(text))
+    data = output.get('data', {})
+    if text := data.get('text/markdown'):
+        data['text/markdown'] = myst(''.join(text))
+    if png := data.get('image/png'):
+        data['image/png'] = smaller(''.join(png))
     return output
+
+
+def smaller(png):
+    "The same picture in base64 with a palette, where it has few enough colours for one"
+    picture = Image.open(BytesIO(b64decode(png))).convert('RGBA')
+    with_palette = picture.convert('RGB').quantize(256, dither=Image.Dither.NONE)
+    if ImageChops.difference(picture, with_palette.convert('RGBA')).getbbox(alpha_only=False):
+        return png  # colours, or transparency, would be lost
+    file = BytesIO()
+    with_palette.save(file, 'png', optimize=True)
+    return min(png, b64encode(file.getvalue()).decode(), key=len)
 
 
 def contents():

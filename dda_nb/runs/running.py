@@ -59,14 +59,16 @@ def figure(
     self: Run,
     name: str,  # of the file, without .png
     picture,  # a PIL image, or matplotlib axes
-):  # the picture
-    "Keep a picture as `figures/<name>.png`, and give it back"
+):  # what shows it: the file, of which Pillow would put a JPEG into a notebook too, or the axes
+    "Keep a picture as `figures/<name>.png`"
+    from IPython.display import Image
+
     file = make_folder(self.folder / 'figures') / f'{name}.png'
     if hasattr(picture, 'figure'):
         picture.figure.savefig(file, bbox_inches='tight')
-    else:
-        picture.save(file)
-    return picture
+        return picture
+    picture.save(file)
+    return Image(filename=str(file))
 
 # %% ../../nbs/runs/running.ipynb #d074da37
 @patch
