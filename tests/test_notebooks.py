@@ -1,6 +1,6 @@
 "Each notebook runs from top to bottom, in a process of its own that has the large libraries from the start"
 
-import hashlib, io, multiprocessing, os, sys
+import hashlib, importlib, io, multiprocessing, os, pickle, sys
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest, torch
@@ -11,27 +11,41 @@ from notebooks import read_notebooks
 from conftest import ROOT, forks
 
 
-def train_once(folder):
-    "Teachers that many chapters train alike are trained for the first of them"
-    from dda_nb.models import training
-
-    train = training.train_teacher
-
-    def remembered(data, *args, **kw):
-        asked = repr((data.name, data.mark, args, sorted(kw.items())))
-        file = folder / f'{hashlib.sha256(asked.encode()).hexdigest()}.pt'
-        if not file.exists():
-            torch.save(train(data, *args, **kw), part := file.with_suffix(f'.{os.getpid()}'))
-            part.rename(file)
-        return torch.load(file, weights_only=False)
-
-    training.train_teacher = remembered
+PREPARED = {  # what many chapters prepare alike, by module
+    'dda_nb.models.training': 'train_teacher',
+    'dda_nb.synthesis.filling': 'synthesize',
+    'dda_nb.augmentation.pixel': 'train_prior',
+    'dda_nb.augmentation.varying': 'augment',
+}
 
 
-def run(path, skip_flags, teachers):
+def prepare_once(folder):
+    "A teacher, a bank, a prior, variations are made for the first chapter that asks for just these"
+
+    def remembered(make):
+        def look_or_make(*args, **kw):
+            try:
+                torch.save((args, kw), asked := io.BytesIO())
+            except (pickle.PicklingError, AttributeError, TypeError):  # a chapter's own term, say
+                return make(*args, **kw)
+            mark = hashlib.sha256(asked.getvalue()).hexdigest()
+            file = folder / f'{make.__name__}-{mark}.pt'
+            if not file.exists():
+                torch.save(make(*args, **kw), part := file.with_suffix(f'.{os.getpid()}'))
+                part.rename(file)
+            return torch.load(file, weights_only=False)
+
+        return look_or_make
+
+    for name, function in PREPARED.items():
+        module = importlib.import_module(name)
+        setattr(module, function, remembered(getattr(module, function)))
+
+
+def run(path, skip_flags, prepared):
     "Run a notebook without the cells that have one of these flags; what it said if it failed"
     multiprocessing.set_start_method('fork', force=True)  # as in a kernel
-    train_once(teachers)
+    prepare_once(prepared)
     sys.__stderr__ = io.StringIO()  # nbdev writes the traceback there
     passed, _ = run_notebook(path, skip_flags=skip_flags, basepath=ROOT)
     return '' if passed else sys.__stderr__.getvalue()
@@ -58,8 +72,8 @@ def notebooks():
 
 @pytest.mark.parametrize('path, flags', notebooks())
 def test_notebook(path, flags, tmp_path_factory):
-    teachers = tmp_path_factory.getbasetemp().parent / 'teachers'  # of all processes of the tests
-    teachers.mkdir(exist_ok=True)
+    prepared = tmp_path_factory.getbasetemp().parent / 'prepared'  # of all processes of the tests
+    prepared.mkdir(exist_ok=True)
     with ProcessPoolExecutor(1, forks()) as executor:
-        said = executor.submit(run, path, flags, teachers).result()
+        said = executor.submit(run, path, flags, prepared).result()
     assert not said, said

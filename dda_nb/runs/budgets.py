@@ -166,19 +166,31 @@ def _largest(fits, high=2**24):
     return low
 
 
+def _amounts(c, k):
+    "Fields that ask for so many images, or steps where those say it; a round asks for a step at least"
+    if by_steps(c):
+        return dict(distill_steps=k)
+    rounds = rounds_of(c.replace(bank_images=k))
+    return dict(bank_images=k) | (dict(distill_steps=rounds) if rounds > c.distill_steps else {})
+
+
 def sized(
     c: Config,  # of a method
     unit: str,  # one of `UNITS`
     budget: float,  # of them
     rates: dict = None,  # see `measured_rates`, for seconds
 ) -> dict:  # field → amount
-    "The images that spend a budget, or, where those follow from the student's steps, the steps"
-    name = 'distill_steps' if by_steps(c) else 'bank_images'
-    amount = _largest(lambda k: cost_of(c.replace(**{name: k}), unit, rates) <= budget)
-    if not amount:
-        least = f'the least takes {cost_of(c.replace(**{name: 1}), unit, rates):.3g}'
-        raise BadInput(f'{c.method}: {unit}:{budget:g} is too little; {least}')
-    return {name: amount}
+    """The images that spend a budget, or, where those follow from the student's steps, the steps
+
+    Both, where images in rounds would leave some of the rounds without a step of the student."""
+
+    def cost(k):
+        return cost_of(c.replace(**_amounts(c, k)), unit, rates)
+
+    k = _largest(lambda k: cost(k) <= budget)
+    if not k:
+        raise BadInput(f'{c.method}: {unit}:{budget:g} is too little; the least takes {cost(1):.3g}')
+    return _amounts(c, k)
 
 # %% ../../nbs/runs/budgets.ipynb #f9adedc2
 def budget_of_rounds(
@@ -188,6 +200,5 @@ def budget_of_rounds(
     rates: dict = None,  # see `measured_rates`, for seconds
 ) -> float:
     "The least budget with so many rounds"
-    name = 'distill_steps' if by_steps(c) else 'bank_images'
-    few = _largest(lambda k: rounds_of(c.replace(**{name: k})) < rounds)
-    return cost_of(c.replace(**{name: few + 1}), unit, rates)
+    few = _largest(lambda k: rounds_of(c.replace(**_amounts(c, k))) < rounds)
+    return cost_of(c.replace(**_amounts(c, few + 1)), unit, rates)
