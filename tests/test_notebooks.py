@@ -72,7 +72,8 @@ def notebooks():
 
 @pytest.mark.parametrize('path, flags', notebooks())
 def test_notebook(path, flags, tmp_path_factory):
-    prepared = tmp_path_factory.getbasetemp().parent / 'prepared'  # of all processes of the tests
+    base = tmp_path_factory.getbasetemp()
+    prepared = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'prepared'  # of this call
     prepared.mkdir(exist_ok=True)
     with ProcessPoolExecutor(1, forks()) as executor:
         said = executor.submit(run, path, flags, prepared).result()
