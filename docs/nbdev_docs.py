@@ -1,6 +1,6 @@
 "How nbdev prepares a notebook for the site, whether Quarto or Sphinx builds it (named in pyproject.toml)"
 
-import inspect, re
+import functools, inspect, re
 from itertools import groupby
 from pathlib import Path
 
@@ -150,6 +150,7 @@ def address(file):
     return f'{cfg.git_url.rstrip("/")}/blob/{cfg.branch}/{path}'
 
 
+@functools.cache
 def sidebar():
     "The sections of the sidebar, each with its pages: `{section: [page, ...]}`"
     text = (get_config().nbs_path / 'sidebar.yml').read_text()

@@ -12,10 +12,11 @@ SLOW = [
     'synth_batch=10',
     'synth_steps=30',
     'prior_steps=100',
-    'distill_steps=400',
+    'distill_steps=250',
     'teacher_epochs=6',
 ]
-ROUNDS = ['method=csd', 'copies=0']  # the second half of the images is made while the student learns
+# The second half of the images is made while the student learns
+ROUNDS = ['method=csd', 'copies=0', 'distill_steps=120']
 FINISHED = [
     'student.safetensors',
     'variations.safetensors',

@@ -9,7 +9,7 @@ from dda_nb.distillation import KL, distill, load_student
 from dda_nb.models import new_classifier
 from dda_nb.runs import Run, how_to_distil, read_config, read_results
 
-WORDS = ['-m', 'dda_nb.runs', 'smoke', 'streams=2', 'teacher_seed=5', '--no-notebook', '--out']
+WORDS = ['smoke', 'streams=2', 'teacher_seed=5', '--no-notebook', '--out']
 
 
 def call(*words):
@@ -17,7 +17,9 @@ def call(*words):
 
 
 def launch(n, out, *more):
-    return call('-m', 'torch.distributed.run', '--nproc_per_node', str(n), *WORDS, out, *more)
+    return call(
+        '-m', 'torch.distributed.run', '--nproc_per_node', str(n), '-m', 'dda_nb.runs', *WORDS, out, *more
+    )
 
 
 def distance(a, b):
@@ -56,9 +58,9 @@ def check_same_images(one, two):
         assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
 
 
-def test_two_processes_give_what_one_gives(tmp_path):
+def test_two_processes_give_what_one_gives(command, tmp_path):
     one, two = tmp_path / 'one', tmp_path / 'two'
-    alone, both = call(*WORDS, one), launch(2, two)
+    alone, both = command('dda_run', *WORDS, one), launch(2, two)
     assert alone.returncode == both.returncode == 0, alone.stderr + both.stderr
     assert both.stdout.count('teacher_acc') == 1  # one reports
     assert [read_results(folder)['processes'] for folder in (one, two)] == [1, 2]

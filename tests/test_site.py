@@ -126,8 +126,53 @@ def open_page(page, url):
     page.evaluate('window.MathJax?.startup?.promise')
 
 
-def walk(site, base, page, files):
-    "Open pages; what is wrong, and how many pictures and equations there are"
+OVERLAPS = """() => {
+  const blocks = "article :is(p, pre, table, img, h1, h2, h3, li, dl > dt)";
+  const visible = [...document.querySelectorAll(blocks)].filter(e => e.offsetParent && !e.closest("td"));
+  const boxes = visible.map(e => [e, e.getBoundingClientRect()])
+    .filter(([, box]) => box.width > 1 && box.height > 1);
+  const text = e => [e.tagName, e.innerText.slice(0, 40)];
+  const bad = [];
+  for (let i = 1; i < boxes.length; i++) {
+    const [a, p] = boxes[i - 1], [b, q] = boxes[i];
+    if (a.contains(b) || b.contains(a)) continue;
+    const w = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const h = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (w > 2 && h > 2) bad.push([...text(a), ...text(b)]);
+  }
+  return [bad, document.documentElement.scrollWidth - document.documentElement.clientWidth];
+}"""
+
+SCROLLS = """() => {
+  const boxes = document.querySelectorAll("article :is(pre, table, div.table-wrapper, div.cell_output)");
+  const wide = [...boxes].filter(e => e.offsetParent && getComputedStyle(e).display != "table")
+    .filter(e => e.scrollWidth > e.clientWidth);
+  const right = e => e.getBoundingClientRect().right;
+  const room = right(document.querySelector("article"));
+  const out = [...document.querySelectorAll("article table")].filter(e => right(e) > room + 1);
+  return [...wide, ...out].map(e => [e.tagName, e.scrollWidth, e.clientWidth, e.innerText.slice(0, 60)]);
+}"""
+
+WRAPPED = """() => [...document.querySelectorAll("article .cell_input pre")].flatMap(e => {
+  const lines = e.textContent.replace(/\\n$/, "").split("\\n");
+  const high = e.clientHeight - parseFloat(getComputedStyle(e).paddingTop) * 2;
+  return high > (lines.length + .5) * parseFloat(getComputedStyle(e).lineHeight) ? [lines[0]] : [];
+})"""
+
+
+def look(page, width, code):
+    "What lies wrong on the open page in a window of this width; `code`: whether wrapped code does, too"
+    page.set_viewport_size(dict(width=width, height=900))
+    overlaps, wider = page.evaluate(OVERLAPS)
+    faults = [(width, *o) for o in overlaps] + [(width, 'wider', wider)] * (wider > 0)
+    if width >= 1300 and page.locator('article').count():
+        faults += [(width, 'scrolls', *s) for s in page.evaluate(SCROLLS)]
+        faults += [(width, 'wrapped', line) for line in (page.evaluate(WRAPPED) if code else [])]
+    return faults
+
+
+def walk(site, base, page, files, widths=()):
+    "Open pages, and look at them in windows of these widths; what is wrong, how many pictures, equations"
     faults, links, ids, counts = [], {}, {}, dict(images=0, equations=0)
     listen(page, base, faults)
     for file in files:
@@ -141,6 +186,8 @@ def walk(site, base, page, files):
         counts['equations'] += page.locator('mjx-container').count()
         faults += [('equation', url)] * page.locator('mjx-merror').count()
         faults += [('markup', url, m) for m in re.findall(LEFTOVERS, page.evaluate(WORDS))]
+        is_chapter = not file.is_relative_to(site / 'results')
+        faults += [('look', url, *f) for width in widths for f in look(page, width, is_chapter)]
     for url, targets in links.items():
         faults += [(kind, url, link) for link in targets if (kind := fault_of(link, site, base, ids))]
     return faults, counts
@@ -158,9 +205,19 @@ def fault_of(link, site, base, ids):
 
 
 @BROWSER
-def test_every_page_link_image_and_equation(site, pages, served, browser):
-    faults, counts = walk(site, served(site), browser.new_page(), pages)
-    assert not faults, faults[:20]
+@pytest.mark.parametrize(
+    'scheme, widths', [('light', [1300, 400]), pytest.param('dark', [1700], marks=pytest.mark.slow)]
+)
+def test_every_page(site, pages, served, browser, scheme, widths):
+    """Links lead somewhere, pictures and equations show, nothing overlaps, no page is wider than the window
+
+    From 1,300 pixels on, no code and no table scrolls sideways, and no line of a chapter's code is wrapped;
+    those of notebooks that were executed before lines had a limit are.
+    """
+    context = browser.new_context(color_scheme=scheme)
+    faults, counts = walk(site, served(site), context.new_page(), pages, widths)
+    context.close()
+    assert not faults, (len(faults), faults[:20])
     assert counts['images'] > 60 and counts['equations'] > 40
     assert sum(f.stat().st_size for f in site.rglob('*') if f.is_file()) < 20e6
     assert len(pages) >= len(IN_SIDEBAR)
@@ -214,71 +271,6 @@ def test_quarto_is_told_of_old_addresses(site):
 
 
 # --- What a page looks like
-
-OVERLAPS = """() => {
-  const blocks = "article :is(p, pre, table, img, h1, h2, h3, li, dl > dt)";
-  const visible = [...document.querySelectorAll(blocks)].filter(e => e.offsetParent && !e.closest("td"));
-  const boxes = visible.map(e => [e, e.getBoundingClientRect()])
-    .filter(([, box]) => box.width > 1 && box.height > 1);
-  const text = e => [e.tagName, e.innerText.slice(0, 40)];
-  const bad = [];
-  for (let i = 1; i < boxes.length; i++) {
-    const [a, p] = boxes[i - 1], [b, q] = boxes[i];
-    if (a.contains(b) || b.contains(a)) continue;
-    const w = Math.min(p.right, q.right) - Math.max(p.left, q.left);
-    const h = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
-    if (w > 2 && h > 2) bad.push([...text(a), ...text(b)]);
-  }
-  return [bad, document.documentElement.scrollWidth - document.documentElement.clientWidth];
-}"""
-
-SCROLLS = """() => {
-  const boxes = document.querySelectorAll("article :is(pre, table, div.table-wrapper, div.cell_output)");
-  const wide = [...boxes].filter(e => e.offsetParent && getComputedStyle(e).display != "table")
-    .filter(e => e.scrollWidth > e.clientWidth);
-  const right = e => e.getBoundingClientRect().right;
-  const room = right(document.querySelector("article"));
-  const out = [...document.querySelectorAll("article table")].filter(e => right(e) > room + 1);
-  return [...wide, ...out].map(e => [e.tagName, e.scrollWidth, e.clientWidth, e.innerText.slice(0, 60)]);
-}"""
-
-WRAPPED = """() => [...document.querySelectorAll("article .cell_input pre")].flatMap(e => {
-  const lines = e.textContent.replace(/\\n$/, "").split("\\n");
-  const high = e.clientHeight - parseFloat(getComputedStyle(e).paddingTop) * 2;
-  return high > (lines.length + .5) * parseFloat(getComputedStyle(e).lineHeight) ? [lines[0]] : [];
-})"""
-
-
-def look(page, width, code):
-    "What lies wrong on the open page in a window of this width; `code`: whether wrapped code does, too"
-    page.set_viewport_size(dict(width=width, height=900))
-    overlaps, wider = page.evaluate(OVERLAPS)
-    faults = [(width, *o) for o in overlaps] + [(width, 'wider', wider)] * (wider > 0)
-    if width >= 1300 and page.locator('article').count():
-        faults += [(width, 'scrolls', *s) for s in page.evaluate(SCROLLS)]
-        faults += [(width, 'wrapped', line) for line in (page.evaluate(WRAPPED) if code else [])]
-    return faults
-
-
-@BROWSER
-@pytest.mark.parametrize(
-    'scheme, widths', [('light', [1300, 400]), pytest.param('dark', [1700], marks=pytest.mark.slow)]
-)
-def test_nothing_overlaps_and_nothing_sticks_out(site, pages, served, browser, scheme, widths):
-    """Blocks of text, tables and pictures do not lie on each other, no page is wider than the window
-
-    From 1,300 pixels on, no code and no table scrolls sideways, and no line of a chapter's code is wrapped;
-    those of notebooks that were executed before lines had a limit are.
-    """
-    context = browser.new_context(color_scheme=scheme)
-    page, base, faults = context.new_page(), served(site), []
-    for file in pages:
-        name = file.relative_to(site).as_posix()
-        open_page(page, f'{base}/{name}')
-        for width in widths:
-            faults += [(name, *fault) for fault in look(page, width, not name.startswith('results/'))]
-    assert not faults, (len(faults), faults[:20])
-    context.close()
 
 
 @BROWSER
