@@ -89,7 +89,9 @@ def become(words, env, cwd, *outputs):
 
 
 def start(words, out, err, env=None, cwd='.'):
-    "A fork that is a command of the package and writes to these files; see `forks`"
+    """A fork that is a command of the package and writes to these files; see `forks`
+
+    What libraries read of `env` while they are imported, such as the number of threads, it has from here."""
     words, env = [str(word) for word in words], dict(os.environ if env is None else env)
     process = forks().Process(target=become, args=(words, env, os.path.abspath(cwd), out, err))
     process.start()
@@ -109,7 +111,8 @@ def command(tmp_path_factory):
     "Call one of the package's commands; the finished process with its output"
 
     def call(*words, **kw):
-        files = [tmp_path_factory.mktemp('said') / name for name in ('out', 'err')]
+        said = tmp_path_factory.mktemp('said')
+        files = said / 'out', said / 'err'
         status = status_of(start(words, *files, **kw), 300)
         return subprocess.CompletedProcess(words, status, *(f.read_text() for f in files))
 

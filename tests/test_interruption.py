@@ -16,7 +16,7 @@ SLOW = [
     'teacher_epochs=6',
 ]
 # The second half of the images is made while the student learns
-ROUNDS = ['method=csd', 'copies=0', 'distill_steps=120']
+ROUNDS = ['method=csd', 'copies=0', 'distill_steps=200']
 FINISHED = [
     'student.safetensors',
     'variations.safetensors',
@@ -83,8 +83,7 @@ def kill_once(out, cache, wait, *more):
     The step that it began at, or None if it finished before."""
     before, size = outputs(out), log_size(out)
     run = begin(out, cache, *more)
-    while run.is_alive() and log_size(out) == size:
-        time.sleep(0.02)
+    until(lambda: log_size(out) > size or not run.is_alive())
     time.sleep(wait)
     if not run.is_alive():
         return None
@@ -129,7 +128,6 @@ def test_kills_anywhere(unharmed, tmp_path, kills, seed):
     for out in folders:
         check_same(out, unharmed)
         assert not any(list(out.glob(left)) for left in ('*.ckpt', 'bank.0*', '*.part'))
-    assert len(steps) == kills
     assert (
         sum(s > 0 for s in steps) > kills // 5
     )  # runs went on in the middle of a stage, not only between stages

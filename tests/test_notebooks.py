@@ -21,9 +21,11 @@ PREPARED = {  # what many chapters prepare alike, by module
 
 
 def mark_of(asked):
-    "A checksum of arguments; none of those that hold what a chapter defined itself, such as a term"
+    "A checksum of arguments and methods; none where they hold what a chapter itself defined, such as a term"
+    from dda_nb.synthesis import METHODS
+
     try:
-        torch.save(asked, file := io.BytesIO())
+        torch.save((asked, METHODS), file := io.BytesIO())
     except (pickle.PicklingError, AttributeError, TypeError):
         return ''
     return '' if b'__main__' in file.getvalue() else hashlib.sha256(file.getvalue()).hexdigest()
@@ -83,5 +85,5 @@ def test_notebook(path, flags, tmp_path_factory):
     prepared = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'prepared'  # of this call
     prepared.mkdir(exist_ok=True)
     with ProcessPoolExecutor(1, forks()) as executor:
-        said = executor.submit(run, path, flags, prepared).result()
+        said = executor.submit(run, path, flags, prepared).result(timeout=600)
     assert not said, said

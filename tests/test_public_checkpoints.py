@@ -125,6 +125,14 @@ def test_a_file_that_says_nothing_of_normalisation_asks(capsys, tmp_path):
     assert 'CIFAR-10 0.4914,0.4822,0.4465 and 0.2023,0.1994,0.201;' in said, said
 
 
+def test_what_a_library_normalises_with_is_said(tmp_path):
+    torch.save(make_net('torchvision:resnet18', 3).state_dict(), tmp_path / 'theirs.pth')
+    theirs = dict(teacher='torchvision:resnet18', teacher_weights=str(tmp_path / 'theirs.pth'))
+    c = make_config('smoke', data='none', side=32, **theirs)
+    with pytest.warns(UserWarning, match='0.485, 0.456, 0.406.*if not, set teacher_mean'):
+        read_teacher(c, data_of(c))
+
+
 @pytest.mark.parametrize('side', [32, 64])
 @pytest.mark.parametrize('depth', [8, 11, 13, 16])
 def test_vgg_computes_what_is_written_out(depth, side):

@@ -25,12 +25,24 @@ PAPERS = {
 }
 MORE = {  # method → what else its scripts say
     'dafl': dict(code_size=512, round_steps=5, warmup=0, synth_view='none', distill_view='none'),
-    'zskt': dict(code_size=256, round_steps=10, warmup=0, synth_view='none'),
-    'dfq': dict(code_size=256, round_steps=10, warmup=0, synth_view='none'),
-    'cmi': dict(cr_features='batchnorm', cr_temperature=0.2, gen_init='normal', round_steps=400),
-    'csd': dict(aux_head='apart', lambda_ce=1, lambda_feat=30, warmup_steps=500, round_steps=2000),
-    'fast': dict(bn_momentum=0.9, code_lr=0.01, gen_life=(0, 120), synth_view='crop'),
-    'nayer': dict(bn_momentum=0.9, code_size=1000, gen_life=(100, 20), synth_view='crop'),
+    'zskt': dict(code_size=256, round_steps=10, warmup=0, synth_view='none', distill_view='none', replay=1),
+    'dfq': dict(code_size=256, round_steps=10, warmup=0, synth_view='none', distill_view='none', replay=1),
+    'cmi': dict(
+        cr_features='batchnorm', cr_temperature=0.1, cr_memory=4096, gen_init='normal', round_steps=400
+    ),
+    'csd': dict(
+        aux_head='apart',
+        lambda_ce=1,
+        lambda_csd=1,
+        lambda_feat=30,
+        warmup_steps=500,
+        round_steps=2000,
+        warmup=0.8,
+    ),
+    'fast': dict(bn_momentum=0.9, code_lr=0.01, gen_life=(0, 120), synth_view='crop', round_steps=400),
+    'nayer': dict(
+        bn_momentum=0.9, code_size=1000, gen_life=(100, 20), synth_view='crop', round_steps=200, warmup=1 / 3
+    ),
     'dda': dict(aux_head='apart', lambda_ce=1, lambda_feat=30, warmup_steps=500, round_steps=2000),
     'deepinversion': dict(synth_view='roll', warmup=1),
 }
@@ -59,8 +71,9 @@ def test_what_depends_on_the_teacher_or_the_data():
         return c.alpha_dad, c.alpha_oh
 
     assert [weights(t) for t in ('resnet34', 'vgg11', 'wrn40_2')] == [(1.33, 0.5), (1.0, 0.5), (1.1, 0.4)]
-    steps = [make_config(PAIR, method='nayer', data=d).batch_steps for d in ('cifar10', 'cifar100')]
-    assert steps == [30, 40]
+    places = 'cifar10', 'cifar100', 'parquet:cifar100-jpeg', 'hub:someone/cifar100', 'folder:tiny-imagenet'
+    steps = [make_config(PAIR, method='nayer', data=d).batch_steps for d in places]
+    assert steps == [30, 40, 40, 40, 60]
     assert make_config(PAIR, method='fast', alpha_oh=3).alpha_oh == 3  # what is typed outranks all
 
 
@@ -104,7 +117,7 @@ def test_published_rows_run(method, tmp_path):
     warm = METHODS[method].under('published').get('warmup_steps') and 2
     more = dict(round_steps=rounds or 0, warmup_steps=warm or 0)
     row = run_all(make_config('smoke', method=method, recipe='published', **TINY | more), tmp_path / 'run')
-    assert row['recipe'] == 'published' and 0 <= row['held_out_agreement'] <= 1
+    assert row['recipe'] == 'published' and row['arm'] == method and 0 <= row['held_out_agreement'] <= 1
     assert row['rounds'] >= 3 or not rounds
 
 

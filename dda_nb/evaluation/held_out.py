@@ -19,6 +19,8 @@ from ..data.views import View
 from ..models.classifier import Classifier, new_classifier, predict
 from ..bank.image_bank import ImageBank, new_bank
 from ..bank.files import read_bank
+from ..synthesis.terms import synthesis_terms
+from ..synthesis.student_aware import auxiliary_task
 from ..synthesis.methods import METHODS, working_methods
 from ..synthesis.filling import synthesize
 from ..distillation.learning import distill
@@ -28,18 +30,25 @@ from .judging import accuracy
 HELD_OUT_SEED = 1_000_000  # far from those that runs are given
 
 
+def _row(method):
+    "Its values by field name; no search was for a preset of this name"
+    return METHODS[method].recipe | METHODS[method].under(preset='untuned')
+
+
 def _judges(teacher, student=None):
     "Names of the methods that work and keep a bank, or where there are none, of all that work"
     names = working_methods(teacher, student)
-    return [name for name in names if METHODS[name].recipe['replay'] != 1] or names
+    return [name for name in names if _row(name)['replay'] != 1] or names
 
 
 def _by(method, teacher, student, n, steps, view):
-    "The last `n` images of a method; None if its generator can't draw images of these sides"
-    short = METHODS[method].recipe['batch_steps'] or steps
-    how = dict(batch=n, seed=HELD_OUT_SEED, view=view)
+    "The last `n` images of a method; None if it diverges or its generator can't draw images of these sides"
+    row, seed = _row(method), HELD_OUT_SEED
+    short = min(row['batch_steps'] or steps, steps)
+    terms = synthesis_terms(row, teacher, seed, auxiliary_task(row, student, seed))
+    how = dict(terms=terms, lr=row['synth_lr'], steps=short, batch=n, view=view, seed=seed)
     try:
-        return synthesize(teacher, max(1, round(steps / short)) * n, method, student, steps=short, **how)[-n:]
+        return synthesize(teacher, round(steps / short) * n, method, student, **how)[-n:]
     except (BadInput, Diverged):
         return None
 
@@ -93,7 +102,7 @@ def cached_held_out(
     "Held-out images, taken from the cache folder if they were made before"
     from filelock import FileLock
 
-    rows = {name: METHODS[name].recipe for name in _judges(teacher, teacher)}
+    rows = {name: _row(name) for name in _judges(teacher, teacher)}
     what = (
         checksum(teacher.state_dict()),
         teacher.name,

@@ -21,13 +21,7 @@ from ..data.sets import Data, Split
 from ..data.loading import load_data, read_names
 from ..models.zoo import library_moments, make_net, usual_moments
 from ..models.classifier import Classifier, new_classifier, predict
-from dda_nb.models.fitting import (
-    n_outputs,
-    name_in_file,
-    put_weights,
-    relative_of,
-    warn_of_unseen,
-)
+from ..models.fitting import n_outputs, name_in_file, put_weights, relative_of, warn_of_unseen
 from ..models.checkpoints import about_classifier, check_version, load_classifier, save_classifier
 from ..models.training import train_teacher, training_speed
 from ..evaluation.judging import accuracy
@@ -82,9 +76,12 @@ def _moments_of(c, data):
     "Mean and standard deviation of each channel that the teacher was trained with"
     if c.teacher_mean:
         return c.teacher_mean, c.teacher_std
-    about = about_classifier(c.teacher_weights)
-    moments = about['moments'] if about else library_moments(c.teacher)
+    about, library = about_classifier(c.teacher_weights), library_moments(c.teacher)
+    moments = about['moments'] if about else library
     if moments and len(moments[0]) in (1, data.shape[0]):  # a library's may be for colour
+        if not about:
+            usual = f"taken to normalise with its library's {library[0]} and {library[1]}"
+            warnings.warn(f'{c.teacher_weights}: {usual}; if not, set teacher_mean and teacher_std')
         return moments
     asked = 'what does the teacher normalise with? Set teacher_mean and teacher_std'
     usual = f'public code has {usual_moments(data.shape[0])}; 0 and 1 mean images in [0, 1]'

@@ -81,7 +81,9 @@ _CONTRAST = dict(cr_features='batchnorm', cr_temperature=0.2, cr_memory=4096, al
 add_recipe(
     'cmi',
     'published',
-    **_GENERATORS | _CONTRAST | dict(batch_steps=200, round_steps=400, warmup=0.0, alpha_dad=0.5),
+    **_GENERATORS
+    | _CONTRAST
+    | dict(batch_steps=200, round_steps=400, warmup=0.0, alpha_dad=0.5, cr_temperature=0.1),
 )
 add_recipe('csd', 'published', **_GENERATORS | _FIRST_BANK | _AUXILIARY | dict(warmup=0.8))
 add_recipe('dda', 'published', **_GENERATORS | _FIRST_BANK | _AUXILIARY | _CONTRAST | _ALONE, warmup=2 / 3)
@@ -99,8 +101,8 @@ add_recipe(
 add_recipe(
     'nayer',
     'published',
-    Case(dict(data='cifar100.*'), dict(batch_steps=40)),
-    Case(dict(data='tiny.*'), dict(batch_steps=60)),
+    Case(dict(data='(.*[:/])?cifar100.*'), dict(batch_steps=40)),
+    Case(dict(data='(.*[:/])?tiny.*'), dict(batch_steps=60)),
     **_RATE | dict(batch_steps=30, synth_lr=4e-3, code_size=1000, alpha_dad=1.33, alpha_oh=0.5),
     **dict(warmup=1 / 3, round_steps=200),
 )
@@ -135,8 +137,7 @@ add_recipe(
 add_recipe(
     'fast',
     'small',
-    Case(_ELSEWHERE, dict(synth_lr=2e-3, alpha_oh=0.4, alpha_bn=10.0, alpha_dad=1.1)),
-    **dict(warmup=0.1, batch_steps=10, synth_lr=2.6e-3, alpha_oh=0.43, alpha_bn=27.0, alpha_dad=0.71),
+    **dict(warmup=0.1, batch_steps=10, synth_lr=2e-3, alpha_oh=0.4, alpha_bn=10.0, alpha_dad=1.1),
 )
 add_recipe(
     'nayer',
