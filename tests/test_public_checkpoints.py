@@ -146,9 +146,15 @@ def test_vgg_computes_what_is_written_out(depth, side):
 
 SIZES = {  # parameters, and multiply-adds in millions, of colour images of 32 pixels and 10 classes
     'resnet8': (78_042, 12.5),
+    'resnet8x0.5': (19_954, 3.2),
+    'resnet14': (175_258, 26.7),
     'resnet20': (272_474, 40.8),
     'resnet20a': (269_722, 40.6),
+    'resnet32': (466_906, 69.1),
+    'resnet32a': (464_154, 68.9),
+    'resnet44a': (658_586, 97.2),
     'resnet56': (855_770, 125.7),
+    'resnet110': (1_730_714, 253.1),
     'resnet110a': (1_727_962, 252.9),
     'resnet8x4': (1_210_410, 177.0),
     'resnet32x4': (7_410_730, 1083.0),
@@ -159,13 +165,16 @@ SIZES = {  # parameters, and multiply-adds in millions, of colour images of 32 p
     'wrn16_2': (691_674, 101.1),
     'wrn40_1': (563_930, 83.3),
     'wrn40_2': (2_243_546, 327.6),
+    'wrn28_10': (36_479_194, 5243.3),
     'vgg8': (3_918_858, 96.1),
     'vgg11': (9_231_114, 209.4),
     'vgg11m': (9_231_114, 152.8),
+    'vgg13m': (9_416_010, 228.3),
     'vgg13': (9_416_010, 284.9),
     'vgg16': (14_728_266, 398.1),
     'vgg19': (20_040_522, 511.4),
     'mobile_half': (697_546, 6.4),
+    'mobilenetv2': (2_236_682, 88.0),
 }
 
 
