@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastcore.basics import patch
 from ..core.errors import BadInput
 from ..core.fields import absolute
 from ..core.files import write_file
@@ -35,14 +36,6 @@ class Comparison:
     def threads(self) -> int:
         "Cores of each run"
         return max(1, (os.cpu_count() or 1) // self.jobs)
-
-    def methods(
-        self,
-        text: str,  # names, separated by commas; or `all`
-    ) -> list:  # rows of `METHODS`
-        "The methods that are meant, those of plugins among them; `BadInput` for an unknown one"
-        load_plugins(absolute(self.fixed.get('plugins', '')))
-        return list(METHODS) if text == 'all' else [parse_method(word.strip()) for word in text.split(',')]
 
     def config(
         self,
@@ -81,6 +74,16 @@ class Comparison:
         "Their rows, `jobs` at a time"
         with ThreadPoolExecutor(self.jobs) as pool:
             return list(pool.map(self.run, runs))
+
+# %% ../../nbs/runs/comparing.ipynb #c0a1d013
+@patch
+def methods(
+    self: Comparison,
+    text: str,  # names, separated by commas; or `all`
+) -> list:  # rows of `METHODS`
+    "The methods that are meant, those of plugins among them; `BadInput` for an unknown one"
+    load_plugins(absolute(self.fixed.get('plugins', '')))
+    return list(METHODS) if text == 'all' else [parse_method(word.strip()) for word in text.split(',')]
 
 # %% ../../nbs/runs/comparing.ipynb #c0a1d00a
 def _check_kept(file, row, c, threads):
