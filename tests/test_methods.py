@@ -28,7 +28,7 @@ def test_method_runs_by_name(tmp_path, method):
     )
     row = read_results(tmp_path / 'run')
     assert row['arm'] == row['method'] == method and (row['kept_images'] > 0) == bool(
-        METHODS[method].recipe['copies']
+        METHODS[method].whole()['copies']
     )
     assert (
         0 <= row['coverage'] <= 1

@@ -32,7 +32,7 @@ HELD_OUT_SEED = 1_000_000  # far from those that runs are given
 
 def _row(method):
     "Its values by field name; no search was for a preset of this name"
-    return METHODS[method].recipe | METHODS[method].under(preset='untuned')
+    return METHODS[method].whole(preset='untuned')
 
 
 def _judges(teacher, student=None):

@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
-from ..core.fields import FIELDS
 from ..core.processes import open_team
 from ..synthesis.methods import METHODS
 from .plugins import load_plugins
@@ -28,7 +27,7 @@ def arm(
         return c.arm or 'real'
     if c.bank:
         return f'bank:{Path(c.bank).name}'
-    varies = METHODS[c.method].under(c.recipe).get('copies', FIELDS['copies'].default) > 0
+    varies = METHODS[c.method].whole(c.recipe)['copies'] > 0
     if varies and not c.copies:
         return 'no_aug'
     return 'no_filter' if varies and str(c.omega) == '-1' else c.method

@@ -117,7 +117,7 @@ def synthesize(
 ) -> ImageBank:  # on the teacher's device
     "Make a bank of images that the teacher takes for its training data; teacher and student are left frozen"
     _check_amounts(n=n, batch=batch, steps=steps)
-    recipe, images = METHODS[nearest(method, METHODS, 'method')].recipe, parametrisation
+    recipe, images = METHODS[nearest(method, METHODS, 'method')].whole(), parametrisation
     if terms is None:
         terms = synthesis_terms(recipe, teacher, seed, auxiliary_task(recipe, student, seed))
     check_teacher(teacher, terms, student)

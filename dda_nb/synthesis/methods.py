@@ -91,10 +91,13 @@ class Method:
             values = values | case.values
         return self.values | values
 
-    @property
-    def recipe(self) -> dict:
-        "Values of all fields that are declared so far, under the recipe `small`"
-        return {k: f.default for k, f in FIELDS.items()} | self.under()
+    def whole(
+        self,
+        recipe: str = 'small',  # one of `RECIPES`
+        **given,  # what is known of the run, for cases
+    ) -> dict:
+        "Values of all fields that are declared so far: the method's own, and defaults"
+        return {k: f.default for k, f in FIELDS.items()} | self.under(recipe, **given)
 
     def __repr__(self):
         return f'{self.name}: {self.about} ({self.source or "no paper"})'
@@ -109,8 +112,7 @@ def add_method(
 ) -> Method:
     "Add a row to `METHODS`; fields are checked when a run asks for it"
     other = METHODS[nearest(like, METHODS, 'method')] if like else Method('', '', '')
-    own = Case({}, values)  # it always holds, and comes after the other's
-    recipes = {k: (v, [*cases, own]) for k, (v, cases) in other.recipes.items()}
+    recipes = {k: (v, [*cases, Case({}, values)]) for k, (v, cases) in other.recipes.items()}  # own last
     METHODS[name] = Method(name, about, source, other.values | values, recipes)
     return METHODS[name]
 
