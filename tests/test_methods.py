@@ -93,3 +93,6 @@ def test_comparison_at_equal_images_and_passes(tmp_path, monkeypatch):
     assert len(spent) == 4 and all(abs(s - 6000) < 60 for s in spent)
     said = '\n'.join(o.get('text', '') for c in nb.cells for o in c.get('outputs', []))
     assert 'dda is ' in said and 'standard deviation' in said
+    few = {r['method']: r['rounds'] for r in by_images}
+    assert 0 < few['fast'] < 10 and f'images:340 · fast: {few["fast"]} rounds; ten take images:' in said
+    assert '· dda: ' not in said  # it asks no student

@@ -87,6 +87,7 @@ def test_no_real_image_at_all(command, theirs, tmp_path):
     assert done.returncode == 0, done.stderr
     row = read_results(tmp_path / 'run')
     assert row['student_acc'] is None and 0 <= row['bank_agreement'] <= 1 and row['teacher_params'] > 10**5
+    assert 0 <= row['held_out_agreement'] <= 1  # the one figure for who has no test images
     assert load_student(tmp_path / 'run').shape == (3, 8, 8)
     assert command('dda_export', tmp_path / 'run').returncode == 0
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch, torch.nn as nn
 
 import dda_nb.distillation.losses  # noqa: F401  its terms are declared with it
-from dda_nb.models import Classifier, Eye
-from dda_nb.synthesis import TERMS, Hard, Rotations, SmoothedStatistics
+from dda_nb.data import View
+from dda_nb.models import Classifier, Eye, make_net
+from dda_nb.synthesis import TERMS, Hard, Inversion, Pixels, Rotations, SmoothedStatistics
 from dda_nb.synthesis.terms import Setup
 
 B, K, D, S = 6, 4, 5, 7  # images, classes, the teacher's and the student's features
@@ -274,3 +275,12 @@ def test_value_is_the_formulas(weight):
 
 def test_every_term_has_one():
     assert set(CHECKS) == set(TERMS)
+
+
+def test_total_variation_is_of_the_image_itself():
+    "The black frame that a shift brings in is no part of it"
+    teacher = Classifier(make_net('resnet8', channels=3), [*'0123456789'], (3, 8, 8), [0.5], [0.5])
+    grey = torch.full((6, 3, 8, 8), 0.5)
+    images = Pixels(teacher.shape, 10).start(torch.arange(6))
+    seen = Inversion(teacher.frozen(), torch.arange(6), images, [], View(shift=3)).look(grey)
+    assert seen.images.min() == 0 and built('alpha_tv')(seen) == 0

@@ -4,7 +4,7 @@ import pytest
 
 from dda_nb.core import BadInput
 from dda_nb.models import n_params
-from dda_nb.runs import Comparison, check_run, make_config, presets, rounds_of, run_all
+from dda_nb.runs import Comparison, check_run, dda_run, make_config, presets, rounds_of, run_all
 from dda_nb.sweeps import read_sweep
 from dda_nb.synthesis import METHODS, decoder, like_of, recipe_fields
 
@@ -78,7 +78,8 @@ def test_what_depends_on_the_teacher_or_the_data():
 
 
 def test_schedules_of_the_field():
-    fast = make_config(PAIR, method='fast')
+    fast = make_config(PAIR)
+    assert fast.method == 'fast' and make_config(PAIR, method='nayer').method == 'nayer'
     assert (rounds_of(fast), fast.distill_steps, fast.synth_batch, fast.distill_batch) == (
         200,
         80_000,
@@ -87,6 +88,18 @@ def test_schedules_of_the_field():
     )
     dda = make_config('dda-cifar10-wrn40_2-wrn16_1')
     assert (rounds_of(dda), dda.distill_steps, dda.synth_batch, dda.distill_batch) == (200, 400_000, 200, 128)
+
+
+@pytest.mark.parametrize(
+    'schedule, images, steps', [('fast', 51200 + 5120, 80_000), ('dda', 120_000, 400_000)]
+)
+def test_a_schedule_is_forecast(schedule, images, steps, capsys, tmp_path):
+    words = f'{schedule}-cifar10-wrn40_2-wrn16_1 data=digits teacher=resnet8 student=resnet8 --dry-run'
+    assert dda_run([*words.split(), '--out', str(tmp_path / 'run')]) == 0
+    said = {line.split()[0]: line.split()[1:3] for line in capsys.readouterr().out.splitlines() if line}
+    batch = 256 if schedule == 'fast' else 128
+    assert said['synthesize'][0] == str(images) and said['distill'] == [str(images), str(steps * batch)]
+    assert 'about' in said and not (tmp_path / 'run').exists()
 
 
 def test_no_preset_overrides_a_recipe():
