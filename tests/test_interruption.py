@@ -177,3 +177,16 @@ def test_kills_of_the_notebook_command(unharmed, tmp_path):
 def test_two_runs_are_identical(unharmed, tmp_path):
     finish(tmp_path / 'run', tmp_path / 'cache', '--no-notebook')
     check_same(tmp_path / 'run', unharmed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rounds', [[], ROUNDS], ids=['bank', 'rounds'])
+def test_kept_answers_go_on_after_kills(tmp_path, rounds):
+    "Killed while the teacher is asked, while images are made, or while the student learns"
+    words = *rounds, 'reuse=16', 'reuse_variations=4', '--no-notebook'
+    finish(tmp_path / 'whole', tmp_path / 'cache', *words)
+    (tmp_path / 'killed').mkdir()
+    (tmp_path / 'killed' / 'cache').symlink_to(tmp_path / 'cache')
+    folders, _ = kill_at_random(tmp_path / 'killed', 10, 5, 3.0, *words)
+    for out in folders:
+        check_same(out, tmp_path / 'whole')

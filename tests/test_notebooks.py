@@ -79,7 +79,7 @@ def notebooks():
             yield pytest.param(n.path, more, id=f'{name}-slow', marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize('path, flags', notebooks())
+@pytest.mark.parametrize('path, flags', [*notebooks()])
 def test_notebook(path, flags, tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     prepared = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'prepared'  # of this call

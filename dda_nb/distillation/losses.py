@@ -27,7 +27,7 @@ class SofteningFields:
 class KL:
     "τ² KL(T ‖ S) of outputs softened by a temperature (Hinton et al. 2015)"
 
-    __name__ = 'kl'
+    __name__, wants_features = 'kl', False
 
     def __init__(
         self,
@@ -53,6 +53,9 @@ def cross_entropy(
 ) -> torch.Tensor:
     "Cross entropy of the student's output with the class each image was made for"
     return F.cross_entropy(wide(seen.s_logits), seen.labels)
+
+
+cross_entropy.wants_features = False
 
 # %% ../../nbs/distillation/losses.ipynb #71e375d3
 @term('lambda_feat', "features like the teacher's", 'Romero et al. 2015')
@@ -92,7 +95,7 @@ def _head(n_in, hidden, n_out):
 class SelfSupervised(nn.Module):
     "SimSiam's loss on images, the first half of a batch, and their relatives, the second half"
 
-    wants_relatives = True
+    wants_relatives, wants_features = True, False
 
     def __init__(
         self,

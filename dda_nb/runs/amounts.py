@@ -6,7 +6,7 @@ Docs: https://dda-nb.github.io/dda_nb/runs/amounts.html.md"""
 
 # %% auto #0
 __all__ = ['steps_of_batch', 'by_steps', 'images_made', 'batches_of', 'batches_before', 'first_batches', 'rounds_of',
-           'image_steps']
+           'image_steps', 'views_asked']
 
 # %% ../../nbs/runs/amounts.ipynb #09a82772
 import math
@@ -74,3 +74,11 @@ def image_steps(
     n, steps, early = images_made(c), steps_of_batch(c), batches_before(c)
     first = round(n * early / max(batches_of(c), 1)) if c.warmup_steps else 0
     return first * c.warmup_steps + (n - first) * steps
+
+# %% ../../nbs/runs/amounts.ipynb #9397042b
+def views_asked(
+    c,  # a configuration
+    n: int,  # images that are varied, or would be
+) -> int:
+    "Views that the teacher is asked about where its answers are kept, if no variation is dropped; else 0"
+    return n * (c.reuse + c.copies * (c.reuse_variations or c.reuse)) if c.reuse > 1 else 0

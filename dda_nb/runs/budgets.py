@@ -10,10 +10,18 @@ __all__ = ['UNITS', 'trial_of', 'rates_of', 'measured_rates', 'passes_of_each', 
 # %% ../../nbs/runs/budgets.ipynb #dd3cb84e
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 from ..core.errors import BadInput
 from ..core.files import write_file
-from .amounts import by_steps, image_steps, images_made, rounds_of, steps_of_batch
+from dda_nb.runs.amounts import (
+    by_steps,
+    image_steps,
+    images_made,
+    rounds_of,
+    steps_of_batch,
+    views_asked,
+)
 from .config import Config
 from .comparing import Comparison
 
@@ -38,11 +46,15 @@ def trial_of(
 def rates_of(
     row: dict,  # of a run
 ) -> dict:
-    "Seconds for an image in a step (`synthesize`), a step (`distill`, `prior`), a variation (`augment`)"
+    """Seconds for an image in a step (`synthesize`), a step (`distill`, `prior`), a variation (`augment`)
+
+    And for an answer that is kept (`answers`)."""
     amounts = dict(synthesize=row['image_steps'], distill=row['distill_steps'], prior=row['prior_steps'])
-    amounts |= dict(augment=row['made_images'] * row['copies'])
+    asked = views_asked(SimpleNamespace(**row), row['made_images'])
+    amounts |= dict(answers=asked, augment=row['made_images'] * row['copies'])
     spent = {k: row[f'seconds_{k}'] for k in amounts}
     spent['augment'] += row['seconds_filter']
+    spent['distill'] -= row['seconds_answers']
     return {k: spent[k] / n if n else 0.0 for k, n in amounts.items()}
 
 # %% ../../nbs/runs/budgets.ipynb #ed0080c7
@@ -78,7 +90,8 @@ def passes_of_each(
     c: Config,  # any
 ) -> dict:
     "Images through the teacher for one of each, as `rates_of`"
-    return dict(synthesize=2 if c.alpha_cr else 1, distill=c.distill_batch, prior=0, augment=2)
+    asked_anew = c.distill_batch if c.reuse == 1 else 0
+    return dict(synthesize=2 if c.alpha_cr else 1, distill=asked_anew, answers=1, prior=0, augment=2)
 
 
 def cost_of(
@@ -91,6 +104,8 @@ def cost_of(
         return images_made(c) * (1 + c.copies)
     each = rates[str(c.method)] if unit == 'seconds' else passes_of_each(c)
     once = each['distill'] * c.distill_steps + each['prior'] * (c.prior_steps if c.copies else 0)
+    if asked := views_asked(c, images_made(c)):
+        once += each['answers'] * asked
     return once + each['synthesize'] * image_steps(c) + each['augment'] * images_made(c) * c.copies
 
 

@@ -205,6 +205,8 @@ def _check_images(c):
             f'variations ask for a bank that is filled once: warmup={c.warmup:g} asks for rounds;'
             ' set warmup=1 or copies=0'
         )
+    if c.reuse_variations and c.reuse == 1:
+        raise BadInput('reuse_variations says how often answers are used again; set reuse above 1, too')
     if c.lambda_self and c.distill_batch < 4:
         raise BadInput(
             f'lambda_self pairs images, so distill_batch must be at least 4, found {c.distill_batch}'

@@ -15,6 +15,7 @@ import torch, torch.nn.functional as F
 from ..core.device import choose_speed
 from ..data.views import View, to_float
 from ..models.classifier import new_classifier
+from ..models.looking import Eye
 from ..models.training import training_speed
 from ..bank.image_bank import new_bank
 from ..synthesis.terms import synthesis_terms
@@ -22,9 +23,10 @@ from ..synthesis.student_aware import auxiliary_task
 from ..synthesis.batches import Synthesis
 from ..augmentation.pixel import train_prior
 from ..augmentation.opening import open_prior
+from ..distillation.answers import Answers
 from ..distillation.losses import distillation_terms
-from ..distillation.learning import Distillation
-from .amounts import image_steps, images_made
+from ..distillation.steps import Distillation
+from .amounts import image_steps, images_made, views_asked
 from .config import Config
 from .teachers import data_of, device_of, read_teacher, teacher_file
 from .checks import check_run, prior_options, what_to_optimise
@@ -43,6 +45,7 @@ def passes_of(
         synthesize=(images_made(c), image_steps(c)),
         prior=(n_bank, c.prior_steps * c.prior_batch),
         augment=(n_kids, n_kids),
+        answers=(n_bank + n_kids, views_asked(c, n_bank)),
         distill=(n_bank + n_kids, c.distill_steps * c.distill_batch),
     )
 
@@ -123,8 +126,17 @@ def _distillation_step(b):
     c, student = b.c, b.student.requires_grad_(True).train()
     terms = distillation_terms(dict(c), student, b.teacher, task=b.task)
     view = View(c.distill_view, c.shift, c.flip)
-    work = Distillation(student, b.teacher, terms, 100, b.small, view=view, speed=b.speed)
-    return lambda i: work.step(i, b.bank)
+    how = dict(view=view, reuse=c.reuse, speed=b.speed)
+    work = Distillation(student, b.teacher, terms, 100, b.small, **how)
+    if answers := work.new_answers(b.small):
+        answers.add(b.bank)
+    return lambda i: work.step(i, b.bank, None, answers)
+
+
+def _asking_step(b):
+    view = View(b.c.distill_view, b.c.shift, b.c.flip)
+    eye = Eye(b.teacher, b.speed, statistics=False, frozen=True)
+    return lambda i: Answers(eye, view, b.small, (1, 1), b.small).add(b.bank)
 
 # %% ../../nbs/runs/forecast.ipynb #af95f9fb
 def _trials(c, data, device, small):
@@ -138,6 +150,8 @@ def _trials(c, data, device, small):
         yield 'prior', lambda i: train_prior(b.bank, 2, small, c.prior_lr, c.prior_width).seconds / 2
     if c.copies:
         yield 'augment', _variation_step(b)
+    if c.reuse > 1:
+        yield 'answers', _asking_step(b)
     yield 'distill', _distillation_step(b)
 
 # %% ../../nbs/runs/forecast.ipynb #b839ec1e

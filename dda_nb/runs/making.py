@@ -22,7 +22,7 @@ from ..synthesis.terms import synthesis_terms
 from ..synthesis.student_aware import auxiliary_task
 from ..synthesis.filling import fill, synthesis_speed
 from ..synthesis.batches import Synthesis, parts_of
-from ..distillation.learning import distillation_speed
+from ..distillation.steps import distillation_speed
 from dda_nb.runs.amounts import (
     batches_before,
     first_batches,
@@ -30,6 +30,7 @@ from dda_nb.runs.amounts import (
     images_made,
     rounds_of,
     steps_of_batch,
+    views_asked,
 )
 from .plugins import load_plugins
 
@@ -65,7 +66,9 @@ def speeds(self: Run) -> tuple:
     how = c.precision, c.compile
     return (
         synthesis_speed(teacher, image_steps(c), *how),
-        distillation_speed(teacher, c.distill_steps * c.distill_batch, *how),
+        distillation_speed(
+            teacher, views_asked(c, images_made(c)) or c.distill_steps * c.distill_batch, *how
+        ),
     )
 
 

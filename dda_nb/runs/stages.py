@@ -50,7 +50,8 @@ def how_to_distil(
     "Optimiser and views, as a configuration has them"
     view = View(c.distill_view, c.shift, c.flip)
     descent = dict(schedule=c.distill_schedule, nesterov=c.nesterov, weight_decay=c.weight_decay)
-    return dict(batch=c.distill_batch, lr=c.distill_lr, view=view) | descent
+    answers = dict(reuse=c.reuse, reuse_variations=c.reuse_variations)
+    return dict(batch=c.distill_batch, lr=c.distill_lr, view=view) | descent | answers
 
 
 def _make_student(run):
@@ -68,10 +69,10 @@ def _make_student(run):
 
 # %% ../../nbs/runs/stages.ipynb #7e717a02
 def _save_student(run, student, done, images):
-    more = {}
+    more = dict(seconds_answers=done.seconds_answers)
     if isinstance(images, Rounds):
         done.images.save(run.file('pool'), seconds=images.seconds)
-        more = dict(seconds_rounds=images.seconds)
+        more |= dict(seconds_rounds=images.seconds)
     save_classifier(run.file('student'), student, seconds=done.seconds, **more)
     run.state('distill').unlink(missing_ok=True)
 
@@ -79,7 +80,8 @@ def _save_student(run, student, done, images):
 def _read_student(run):
     student = load_classifier(run.file('student')).frozen()
     run.seconds['distill'] = student.notes['seconds']
-    run.seconds['rounds'] = student.notes.get('seconds_rounds', 0.0)
+    for name in ('rounds', 'answers'):
+        run.seconds[name] = student.notes.get(f'seconds_{name}', 0.0)
     return student.to(run.device)
 
 # %% ../../nbs/runs/stages.ipynb #3ed54301
@@ -154,11 +156,14 @@ def _times(run, n_bank):
     "Seconds of each stage, and images a second"
     c, s = run.config, dict(run.seconds)
     s['synthesize'] = s.get('synthesize', 0.0) + s.pop('rounds', 0.0)
+    answers = dict(seconds_answers=round(s.pop('answers', 0.0), 3))
     amounts = dict(
         synthesize=images_made(c), augment=n_bank * c.copies, distill=c.distill_steps * c.distill_batch
     )
     seconds = {f'seconds_{k}': round(s.get(k, 0.0), 3) for k in STAGES if k != 'judge'}
-    return seconds | {f'images_per_s_{k}': round(n / s[k], 1) for k, n in amounts.items() if s.get(k)}
+    return (
+        seconds | answers | {f'images_per_s_{k}': round(n / s[k], 1) for k, n in amounts.items() if s.get(k)}
+    )
 
 
 def _read_row(run):

@@ -81,6 +81,8 @@ class AuxiliaryFields:
 class Rotations(nn.Module):
     "Cross entropy of an auxiliary classifier of class and turn; distillation's side of CSD (Luo et al. 2023)"
 
+    wants_features = False
+
     def __init__(
         self,
         n_student: int,  # the student's features
