@@ -55,7 +55,7 @@ def cross_entropy(
     return F.cross_entropy(wide(seen.s_logits), seen.labels)
 
 
-cross_entropy.wants_features = False
+cross_entropy.wants_labels, cross_entropy.wants_features = True, False
 
 # %% ../../nbs/distillation/losses.ipynb #71e375d3
 @term('lambda_feat', "features like the teacher's", 'Romero et al. 2015')

@@ -24,6 +24,7 @@ from ..models.training import WEIGHT_DECAY
 from ..bank.image_bank import ImageBank
 from ..synthesis.terms import Seen, learned, settings_of, term_names
 from .answers import AnswerFields, Answers
+from .mixing import MIXES, MixFields, check_mix
 
 # %% ../../nbs/distillation/steps.ipynb #9ce5c326
 SCHEDULES = dict(one_cycle=OneCycle, cosine=Cosine)
@@ -73,6 +74,7 @@ class Distillation:
         nesterov: bool = DistillFields.nesterov,  # whether momentum is Nesterov's
         weight_decay: float = DistillFields.weight_decay,  # of SGD
         view: View = View(),  # how networks are shown the images
+        mix: str = MixFields.mix,  # what batches are mixed by, one of `MIXES`
         reuse: int = AnswerFields.reuse,  # views of each image whose answers are kept; 1 keeps none
         reuse_variations: int = AnswerFields.reuse_variations,  # of a variation; 0 is as many
         seed: int = 0,  # of the batches
@@ -81,10 +83,11 @@ class Distillation:
     ):
         device, teacher = teacher.mean.device, teacher.frozen()
         self.speed = distillation_speed(teacher, steps * batch) if speed is None else speed
-        self.terms, self.batch, self.view = terms, batch, view
+        self.terms, self.batch, self.view, self.mix = terms, batch, view, mix
         self.seed, self.team, self.names = seed, team, term_names(terms)
         self.views = (reuse, reuse_variations or reuse) if reuse > 1 else ()
         self._check_batch()
+        check_mix(mix, terms, reuse)
         self.student, self.heads = self.speed.arrange(student.to(device)), learned(terms).to(device)
         self.teacher = Eye(teacher, self.speed, statistics=False, frozen=True)
         self.eye = Eye(self.student, self.speed)
@@ -93,7 +96,7 @@ class Distillation:
         self.descent = SCHEDULES[schedule](sgd, steps, team)
         how = steps, batch, lr, schedule, nesterov, weight_decay, view, seed, str(self.speed)
         taught = settings_of(terms), checksum(teacher.state_dict())
-        self.key = self.names, [w for w, _ in terms], *taught, *how, *self.views
+        self.key = self.names, [w for w, _ in terms], *taught, *how, *self.views, mix
 
     @property
     def paired(self) -> bool:
@@ -136,10 +139,13 @@ def batch_of(
     i: torch.Tensor,  # int64 [B], places in it
     g: torch.Generator,  # draws shifts and mirroring
 ) -> tuple:
-    "Images as the networks are shown them, in [0, 1], and their labels; of the team's batch its own part"
-    x, labels = bank.take(i, g)
-    part = self._part
-    return self.speed.arrange(self.view(x, g)[part]), None if labels is None else labels[part]
+    """Images as the networks are shown them, in [0, 1], and their labels; of the team's batch its own part
+
+    Of mixed images, and of those that no class was asked of, labels are None."""
+    (x, labels), part = bank.take(i, g), self._part
+    shown = MIXES[self.mix](self.view(x, g), g)[part]
+    known = labels is not None and self.mix == 'none'
+    return self.speed.arrange(shown), labels[part] if known else None
 
 
 @patch(as_prop=True)

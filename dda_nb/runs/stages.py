@@ -50,8 +50,8 @@ def how_to_distil(
     "Optimiser and views, as a configuration has them"
     view = View(c.distill_view, c.shift, c.flip)
     descent = dict(schedule=c.distill_schedule, nesterov=c.nesterov, weight_decay=c.weight_decay)
-    answers = dict(reuse=c.reuse, reuse_variations=c.reuse_variations)
-    return dict(batch=c.distill_batch, lr=c.distill_lr, view=view) | descent | answers
+    images = dict(mix=c.mix, reuse=c.reuse, reuse_variations=c.reuse_variations)
+    return dict(batch=c.distill_batch, lr=c.distill_lr, view=view) | descent | images
 
 
 def _make_student(run):

@@ -81,7 +81,7 @@ class AuxiliaryFields:
 class Rotations(nn.Module):
     "Cross entropy of an auxiliary classifier of class and turn; distillation's side of CSD (Luo et al. 2023)"
 
-    wants_features = False
+    wants_labels, wants_features = True, False
 
     def __init__(
         self,
