@@ -34,7 +34,18 @@ class Pool:
         "What it holds now, a view without copying; `BadInput` if nothing was added yet"
         if self.all is None:
             raise BadInput('there are no images yet')
-        return self.all[: min(self.added, self.room)]
+        return self.all[: len(self)]
+
+    def __len__(self):
+        return min(self.added, self.room)
+
+    def take(
+        self,
+        i: torch.Tensor,  # int64 [B], places in it
+        g: torch.Generator = None,  # as of `ImageBank.take`
+    ) -> tuple:  # float [B, C, H, W] in [0, 1], int64 [B]
+        "Images and labels"
+        return self.bank.take(i, g)
 
 # %% ../../nbs/bank/growing.ipynb #6357806e
 def _room_like(bank, room, device):
@@ -63,7 +74,7 @@ def add(
 @patch
 def state_dict(self: Pool) -> dict:
     "What it holds, for `load_state_dict`"
-    if not self.all:
+    if self.all is None:
         return dict(added=0)
     return dict(added=self.added, meta=self.all.meta, columns=self.bank.columns())
 

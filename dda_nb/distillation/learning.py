@@ -26,18 +26,23 @@ def check_student(
     student: Classifier,  # about to be trained
     teacher: Classifier,  # its teacher
     terms: list,  # (weight, term) pairs
-    bank: ImageBank = None,  # what on, if it is there already
+    banks: list = (),  # what on, as far as it is there already
 ):
     "`BadInput` in one line if these do not go together"
     if not terms:
         raise BadInput('distillation has no term: every weight is 0')
     check_pair(student, teacher)
-    if bank is None:
-        return
-    if not len(bank):
+    for bank in banks:
+        _check_bank(bank, list(teacher.shape))
+    if len(banks) > 1 and any(getattr(t, 'wants_relatives', False) for _, t in terms):
+        raise BadInput('pairs are drawn from one bank, found several; leave lambda_self out, or shares')
+
+
+def _check_bank(bank, shape):
+    if bank is not None and not len(bank):
         raise BadInput('there are no images to distil from')
-    shape, held = list(teacher.shape), list(bank.images.shape[1:])
-    if held != shape:
+    if bank is not None and list(bank.images.shape[1:]) != shape:
+        held = list(bank.images.shape[1:])
         raise BadInput(f'teacher and student take images {shape}, the bank holds {held}')
 
 
@@ -67,13 +72,13 @@ def _step(number, steps, work, source, loop):
         loop.tock()
         work.student.train().requires_grad_(True)
     relatives = source.relatives if work.paired else None
-    return work.step(number, source.shown, relatives, source.answers)
+    return work.step(number, source.shelves, relatives)
 
 
 def distill(
     student: Classifier,  # to be trained, in place
     teacher: Classifier,  # frozen
-    images,  # an `ImageBank`, variations included, on the teacher's device; or `Rounds`, which make more
+    images,  # an `ImageBank`, variations included, on the teacher's device; or a source, `Filled` or `Rounds`
     terms: list = None,  # (weight, term) pairs; None is KL alone
     steps: int = DistillFields.distill_steps,  # optimisation steps
     save=None,  # file to keep the state in while it runs; remove it once the student is saved
@@ -82,15 +87,15 @@ def distill(
     "Train a student to answer as its teacher does; `BadInput` if the two, or the images, don't go together"
     terms = [(1.0, KL())] if terms is None else terms
     source = Filled(images) if isinstance(images, ImageBank) else images
-    check_student(student, teacher, terms, source.bank)
+    check_student(student, teacher, terms, [shelf.first for shelf in source.shelves])
     work = Distillation(student, teacher, terms, steps, **how)
-    source.remember(work.new_answers(source.room))
-    source.check(steps)
+    source.check(steps, work.view if work.views else None)
+    source.remember(work.new_answers)
     loop = _loop_over(work, source, steps, save)
     work.team.wait()  # all have read the state before the first writes the next
     student.train().requires_grad_(True)
     with norms_over(work.team, work.student, work.heads):
         for step in loop:
             loop.log(**_step(step - source.done, steps, work, source, loop))
-    asking = source.answers.seconds if source.answers else 0.0
-    return Distilled(student.frozen(), source.bank, loop.history, loop.seconds - source.seconds, asking)
+    seconds = loop.seconds - source.seconds, source.seconds_answers
+    return Distilled(student.frozen(), source.bank, loop.history, *seconds)

@@ -18,7 +18,8 @@ from ..bank.image_bank import ImageBank
 from ..bank.growing import Pool
 from ..synthesis.batches import Synthesis
 from .answers import check_views
-from .sources import Fountain, Source, timed
+from .shelves import Fountain, Shelf
+from .sources import Source, count_answers, timed
 
 # %% ../../nbs/distillation/rounds.ipynb #c8dfd212
 def batches_at_first(
@@ -50,21 +51,19 @@ class Rounds(Source):
         work: Synthesis,  # makes them; it looks at the student that is to learn
         bank: ImageBank = None,  # what `work` has made already; None: nothing
         replay: int = 0,  # batches that the student draws from, the newest; 0 is all
+        more: list = (),  # further `Shelf`s, of images that are all there
     ):
         self.work, self.replay, self.start, self.seconds = work, replay, work.t, 0.0
         self.sizes = [len(p) for p in work.parts]
-        self.room, self.first = sum(self.sizes[: replay or None]), bank or ()
-        self.pool = Pool(self.room, work.teacher.mean.device)
+        self.pool = Pool(sum(self.sizes[: replay or None]), work.teacher.mean.device)
+        drawn = Fountain(work.images) if hasattr(work.images, 'sample') else self.pool
+        super().__init__([Shelf(drawn, bank), *more])
         for part in bank.images.split(self.sizes[: work.number]) if bank else ():
             self.pool.add(bank[self.pool.added : self.pool.added + len(part)])
 
     @property
     def bank(self):
         return self.pool.bank if self.pool.added else None
-
-    @property
-    def shown(self):
-        return Fountain(self.work.images) if hasattr(self.work.images, 'sample') else self.bank
 
     @property
     def steps(self):
@@ -76,20 +75,21 @@ class Rounds(Source):
 
     @property
     def key(self):
-        return *self.work.key, self.replay, self.start
+        return *self.work.key, self.replay, self.start, *(s.key for s in self.shelves[1:])
 
 # %% ../../nbs/distillation/rounds.ipynb #97087a75
 @patch
 def check(
     self: Rounds,
     steps: int,  # of the student
+    view=None,  # how it is shown the images, where the teacher's answers are to be kept
 ):
     "`BadInput` if there are more rounds than steps, or images that come once and answers that are to be kept"
     rounds = len(self.sizes) - batches_at_first(len(self.sizes), self.work.warmup)
     if rounds > steps:
         raise BadInput(f'{rounds} rounds are more than the {steps} steps of the student')
-    if self.answers:
-        check_views(self.answers.view, self.work.images)
+    if view:
+        check_views(view, self.work.images)
 
 
 @patch
@@ -119,7 +119,7 @@ def step(
 ) -> dict:
     "A step of synthesis; its unweighted losses"
     if self.asked < self.to_ask:
-        self.ask(partial(self.answers.ask, self.first), loop)
+        self.ask(loop)
         return {}
     if student.training:
         student.frozen()
@@ -135,15 +135,15 @@ def step(
 def _take(self: Rounds, made, loop):
     "Put new images into the pool, and ask the teacher about them where its answers are kept"
     self.pool.add(made)
-    if self.answers:
-        self.ask(partial(self.answers.add, made), loop)
+    if self.shelves[0].answers:
+        count_answers(self.shelves[0], partial(self.shelves[0].answers.add, made), loop)
 
 # %% ../../nbs/distillation/rounds.ipynb #d8e6eae2
 @patch
 def parts(self: Rounds) -> dict:
     "What is saved with the student: generators, heads and memories, the images, and the seconds"
-    answers = dict(answers=self.answers) if self.answers else {}
-    return dict(synthesis=self.work, pool=self.pool, rounds=self) | answers
+    own = dict(synthesis=self.work, pool=self.pool, rounds=self)
+    return own | super(Rounds, self).parts()
 
 
 @patch

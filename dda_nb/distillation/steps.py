@@ -21,10 +21,10 @@ from ..data.views import VIEWS, View, draw
 from ..models.classifier import Classifier, multiply_adds
 from ..models.looking import Eye
 from ..models.training import WEIGHT_DECAY
-from ..bank.image_bank import ImageBank
 from ..synthesis.terms import Seen, learned, settings_of, term_names
 from .answers import AnswerFields, Answers
 from .mixing import MIXES, MixFields, check_mix
+from .shelves import counts_of
 
 # %% ../../nbs/distillation/steps.ipynb #9ce5c326
 SCHEDULES = dict(one_cycle=OneCycle, cosine=Cosine)
@@ -60,7 +60,7 @@ def distillation_speed(
 
 # %% ../../nbs/distillation/steps.ipynb #df4ea8ef
 class Distillation:
-    "A student in training, step by step, on whatever bank each step is given"
+    "A student in training, step by step, on whatever shelves each step is given"
 
     def __init__(
         self,
@@ -121,31 +121,36 @@ def parts(self: Distillation) -> dict:
 @patch
 def choose(
     self: Distillation,
-    bank: ImageBank,  # what there is
-    relatives,  # see `Relatives`; None without any
+    shelves: list,  # `Shelf`s, of which one at least holds images
+    relatives,  # see `Relatives`, of the only shelf; None without any
     g: torch.Generator,  # draws them
-) -> torch.Tensor:  # int64 [B]
-    "Places of the images of one batch"
+) -> list:  # pairs of a shelf and places there, int64 [n]
+    "Which images make one batch"
     if not self.paired:
-        return draw(len(bank), self.batch, g)
-    i = draw(len(bank), self.batch // 2, g)
-    return torch.cat([i, relatives.draw(i, g) if relatives else i])
+        counts = counts_of(shelves, self.batch)
+        return [(s, draw(len(s.images), n, g)) for s, n in zip(shelves, counts) if n]
+    i = draw(len(shelves[0].images), self.batch // 2, g)
+    return [(shelves[0], torch.cat([i, relatives.draw(i, g) if relatives else i]))]
+
+
+def _joined(parts):
+    "Tensors as one"
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @patch
 def batch_of(
     self: Distillation,
-    bank,  # what there is: an `ImageBank`, or what draws images when it is asked
-    i: torch.Tensor,  # int64 [B], places in it
-    g: torch.Generator,  # draws shifts and mirroring
+    chosen: list,  # pairs of a shelf and places there
+    g: torch.Generator,  # draws shifts and mirroring, and what is mixed
 ) -> tuple:
     """Images as the networks are shown them, in [0, 1], and their labels; of the team's batch its own part
 
-    Of mixed images, and of those that no class was asked of, labels are None."""
-    (x, labels), part = bank.take(i, g), self._part
-    shown = MIXES[self.mix](self.view(x, g), g)[part]
-    known = labels is not None and self.mix == 'none'
-    return self.speed.arrange(shown), labels[part] if known else None
+    The label of a mixed image is −1, and so is that of one which no class was asked of."""
+    x, labels = map(_joined, zip(*[shelf.images.take(i, g) for shelf, i in chosen]))
+    x = MIXES[self.mix](self.view(x, g), g)
+    labels = labels if self.mix == 'none' else torch.full_like(labels, -1)
+    return self.speed.arrange(x[self._part]), labels[self._part]
 
 
 @patch(as_prop=True)
@@ -156,20 +161,21 @@ def _part(self: Distillation):
 # %% ../../nbs/distillation/steps.ipynb #bf5005d5
 @patch
 @torch.no_grad()
-def _asked(self: Distillation, bank, i, g):
+def _asked(self: Distillation, chosen, g):
     "Images, labels, and what the teacher says when it is asked; where labels are unknown, they are its own"
-    x, labels = self.batch_of(bank, i, g)
+    x, labels = self.batch_of(chosen, g)
     says = self.teacher.features(x)
-    return x, says[0].argmax(1) if labels is None else labels, says
+    return x, torch.where(labels < 0, says[0].argmax(1), labels), says
 
 
 @patch
-def _recalled(self: Distillation, bank, i, g, answers):
+def _recalled(self: Distillation, chosen, g):
     "Images in views that the teacher was asked about, labels, and what it said"
-    by, said = answers.recall(i, g)
-    x, labels = bank.take(i[self._part])
-    x = self.speed.arrange(self.view.show(x, by[:, self._part]))
-    return x, labels, [a if a is None else a[self._part] for a in said]
+    by, said = zip(*[shelf.answers.recall(i, g) for shelf, i in chosen])
+    x, labels = map(_joined, zip(*[shelf.images.take(i) for shelf, i in chosen]))
+    x = self.view.show(x, torch.cat(by, 1))[self._part]
+    said = [None if a[0] is None else _joined(a)[self._part] for a in zip(*said)]
+    return self.speed.arrange(x), labels[self._part], said
 
 
 @patch
@@ -188,14 +194,13 @@ def new_answers(
 def step(
     self: Distillation,
     number: int,  # of the step
-    bank,  # what there is at this step: an `ImageBank`, or a `Fountain`
+    shelves: list,  # what there is at this step
     relatives=None,  # see `Relatives`, for terms that are shown pairs
-    answers: Answers = None,  # of the teacher to all of the bank; None asks it now
 ) -> dict:
     "One step of gradient descent; the weighted losses"
     g = rng(self.seed, 'distill', number, device=self.student.mean.device)
-    i = self.choose(bank, relatives, g)
-    x, labels, teacher_says = self._recalled(bank, i, g, answers) if answers else self._asked(bank, i, g)
+    chosen = self.choose(shelves, relatives, g)
+    x, labels, teacher_says = self._recalled(chosen, g) if self.views else self._asked(chosen, g)
     student_says = self.eye.features(x)
     seen = Seen(x, labels, self.teacher, *teacher_says, g, None, self.eye, *student_says)
     losses = {k: w * t(seen) for k, (w, t) in zip(self.names, self.terms)}

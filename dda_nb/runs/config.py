@@ -168,7 +168,7 @@ def check_config(
     c: Config,  # any
 ):
     "`BadInput` if the values do not go together"
-    for rule in (_check_teacher_fields, _check_images, _check_terms):
+    for rule in (_check_teacher_fields, _check_images, _check_batches, _check_terms):
         rule(c)
     if c.device == 'cuda' and not torch.cuda.is_available():
         raise BadInput('device is cuda, but there is no GPU that PyTorch can use')
@@ -205,12 +205,18 @@ def _check_images(c):
             f'variations ask for a bank that is filled once: warmup={c.warmup:g} asks for rounds;'
             ' set warmup=1 or copies=0'
         )
-    if c.reuse_variations and c.reuse == 1:
-        raise BadInput('reuse_variations says how often answers are used again; set reuse above 1, too')
+
+# %% ../../nbs/runs/config.ipynb #03b1189b
+def _check_batches(c):
     if c.lambda_self and c.distill_batch < 4:
         raise BadInput(
             f'lambda_self pairs images, so distill_batch must be at least 4, found {c.distill_batch}'
         )
+    if c.vary_share >= 0 and (c.lambda_self or not c.copies):
+        why = 'lambda_self pairs images whatever their kind' if c.lambda_self else 'there are none'
+        raise BadInput(f'vary_share says how many of a batch are variations, and {why}; leave it out')
+    if c.reuse_variations and c.reuse == 1:
+        raise BadInput('reuse_variations says how often answers are used again; set reuse above 1, too')
 
 # %% ../../nbs/runs/config.ipynb #4d93d401
 def _check_terms(c):

@@ -25,6 +25,7 @@ from ..augmentation.pixel import train_prior
 from ..augmentation.opening import open_prior
 from ..distillation.answers import Answers
 from ..distillation.losses import distillation_terms
+from ..distillation.shelves import Shelf
 from ..distillation.steps import Distillation
 from .amounts import image_steps, images_made, views_asked
 from .config import Config
@@ -128,9 +129,11 @@ def _distillation_step(b):
     view = View(c.distill_view, c.shift, c.flip)
     how = dict(view=view, reuse=c.reuse, speed=b.speed)
     work = Distillation(student, b.teacher, terms, 100, b.small, **how)
-    if answers := work.new_answers(b.small):
-        answers.add(b.bank)
-    return lambda i: work.step(i, b.bank, None, answers)
+    shelf = Shelf(b.bank)
+    if work.views:
+        shelf.answers = work.new_answers(b.small)
+        shelf.answers.add(b.bank)
+    return lambda i: work.step(i, [shelf])
 
 
 def _asking_step(b):

@@ -20,6 +20,7 @@ from ..bank.files import read_bank
 from ..synthesis.student_aware import auxiliary_task
 from ..distillation.losses import distillation_terms
 from ..distillation.rounds import Rounds
+from ..distillation.sources import Filled
 from ..distillation.learning import distill
 from ..evaluation.judging import judge, judge_bank
 from ..evaluation.held_out import cached_held_out, held_out_agreement
@@ -35,10 +36,17 @@ from .making import SYNTHESIZE, TEACHER
 from .changing import AUGMENT, FILTER, PRIOR
 
 # %% ../../nbs/runs/stages.ipynb #7e717a8e
+def _filled(c, bank, kept):
+    "Inverted images and variations, which have a share of each batch where one is given"
+    if c.vary_share < 0 or not len(kept):
+        return Filled(bank + kept)
+    return Filled(bank, kept, shares=(None, c.vary_share))
+
+
 def _images_to_learn_from(run, student, task):
     c, bank = run.config, run.synthesize()
     if not rounds_of(c):
-        return bank + run.filter()[1]
+        return _filled(c, bank, run.filter()[1])
     work = run.new_synthesis(student, task)
     work.load_state_dict(read_bank(run.file('bank'))[1]['work'])
     return Rounds(work, bank, c.replay)
