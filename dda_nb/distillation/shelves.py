@@ -76,7 +76,7 @@ def parse_share(
 ) -> float:
     "The same; `BadInput` unless it lies in [0, 1] or is −1"
     if -1 < share < 0:
-        raise BadInput(f'vary_share must lie in [0, 1], or be -1, found {share:g}')
+        raise BadInput(f'a share must lie in [0, 1], or be -1, found {share:g}')
     return share
 
 
@@ -87,6 +87,14 @@ class ShareFields:
     vary_share: float = field(
         -1.0,
         'share of variations in each batch of distillation, in [0, 1]; -1: by their number',
+        low=-1.0,
+        high=1.0,
+        parse=parse_share,
+    )
+    outside_share: float = field(
+        0.5,
+        'share of images from outside in each batch of distillation, in [0, 1]; with 1 nothing is inverted;'
+        ' -1: by their number',
         low=-1.0,
         high=1.0,
         parse=parse_share,

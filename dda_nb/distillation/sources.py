@@ -86,11 +86,9 @@ class Filled(Source):
 
     def __init__(
         self,
-        *banks: ImageBank,  # all that the student will see
-        shares=(),  # of each batch, a number in [0, 1] for each bank, or None: by its number of images
+        *shelves,  # all that the student will see: `Shelf`s, or an `ImageBank`
     ):
-        shares = shares or [None] * len(banks)
-        super().__init__([Shelf(bank, bank, share) for bank, share in zip(banks, shares)])
+        super().__init__([Shelf(s, s) if isinstance(s, ImageBank) else s for s in shelves])
 
     @cached_property
     def bank(self):

@@ -116,6 +116,7 @@ _HOW = dict(
     method='method',
     made_images='inverted images',
     kept_images='variations kept',
+    images_from_outside='images from outside',
     prior_used='prior',
     distill_steps='distillation steps',
     seed='seed',
@@ -154,15 +155,20 @@ def _origin(row):
         return 'distilled from a trained teacher'
     if row.get('real'):
         return 'distilled on the real training images'
+    inverted, crops, real = 'images inverted from the teacher', '', 'real'
+    if row.get('outside'):
+        crops = f'crops of {Path(row["outside"].partition(":")[2]).name}, pictures of anything'
+        inverted, real = f'{inverted}, and {crops}', 'of its data'
+    if row.get('outside_share') == 1 and crops:
+        return f'distilled with {crops}'
     if row.get('prior') == 'bank' or not row.get('copies'):
-        return 'distilled with images inverted from the teacher, none of them real'
-    prior = str(row['prior']).rstrip('/').split('/')[-1]
-    varied = f'varied by the pretrained diffusion model {prior}, and no real image of its data'
-    return f'distilled with images inverted from the teacher, {varied}'
+        return f'distilled with {inverted}, none of them {real}'
+    varied = f'varied by the pretrained diffusion model {Path(str(row["prior"])).name}'
+    return f'distilled with {inverted}, {varied}, and no real image of its data'
 
 
 def _tags(row):
-    return 'dda_nb' if row.get('real') or not row else 'data-free, dda_nb'
+    return 'data-free, dda_nb' if row and not row.get('real') and not row.get('outside') else 'dda_nb'
 
 # %% ../../nbs/evaluation/export.ipynb #d98657eb
 _HEAD = '''---

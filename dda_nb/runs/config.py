@@ -16,9 +16,10 @@ import torch, yaml
 from fastcore.basics import patch
 from ..core.errors import BadInput, nearest
 from ..core.fields import FIELDS, absolute, field, fields_of, plain_value, read_value
+import dda_nb.data.outside  # noqa: F401 (it declares fields that are looked at here)
 from ..synthesis.terms import TERMS
 from ..synthesis.methods import METHODS
-from .amounts import images_made, rounds_of
+from .amounts import images_made, only_outside, rounds_of
 from .plugins import load_plugins
 
 # %% ../../nbs/runs/config.ipynb #d3a082bc
@@ -28,7 +29,8 @@ class NameFields:
 
     preset: str = field('', 'preset that the other values come from')
     arm: str = field(
-        '', 'name of this run in tables; empty is told from the fields: the method, no_aug, no_filter or real'
+        '',
+        'name of this run in tables; empty is told from the fields: the method, no_aug, no_filter, real, ...',
     )
 
 # %% ../../nbs/runs/config.ipynb #d3a08201
@@ -46,7 +48,19 @@ class SourceFields:
     )
 
 # %% ../../nbs/runs/config.ipynb #6a95180d
-ORDER = '', 'run', 'data', 'teacher', 'synthesize', 'prior', 'augment', 'filter', 'distill', 'judge'
+ORDER = (
+    '',
+    'run',
+    'data',
+    'teacher',
+    'outside',
+    'synthesize',
+    'prior',
+    'augment',
+    'filter',
+    'distill',
+    'judge',
+)
 
 
 def fields_in_order() -> list:
@@ -198,6 +212,9 @@ def _check_images(c):
         )
     if c.real and (c.copies or c.warmup < 1):
         raise BadInput('real=yes distils on the real images alone; set copies=0 and warmup=1')
+    if c.outside and (c.real or c.bank and c.outside_share == 1):
+        others = 'real=yes' if c.real else 'bank=RUN'
+        raise BadInput(f'{others} says what the student learns from; leave outside out, or give it a share')
     if c.real and c.bank:
         raise BadInput('real=yes takes the real images, bank=RUN those of another run; set one of them')
     if c.warmup < 1 and c.copies and not c.bank:
@@ -215,6 +232,10 @@ def _check_batches(c):
     if c.vary_share >= 0 and (c.lambda_self or not c.copies):
         why = 'lambda_self pairs images whatever their kind' if c.lambda_self else 'there are none'
         raise BadInput(f'vary_share says how many of a batch are variations, and {why}; leave it out')
+    if max(c.vary_share, 0) + (max(c.outside_share, 0) if c.outside else 0) > 1 and not only_outside(c):
+        raise BadInput(
+            f'vary_share={c.vary_share:g} and outside_share={c.outside_share:g} are more than a batch'
+        )
     if c.reuse_variations and c.reuse == 1:
         raise BadInput('reuse_variations says how often answers are used again; set reuse above 1, too')
 

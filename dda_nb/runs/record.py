@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from ..core.processes import open_team
 from ..synthesis.methods import METHODS
+from .amounts import only_outside
 from .plugins import load_plugins
 from .config import Config, make_config, package_folder
 
@@ -25,8 +26,14 @@ def arm(
     "What a run stands for in a comparison: its method, what was taken out of it, or whose images it has"
     if c.arm or c.real:
         return c.arm or 'real'
-    if c.bank:
-        return f'bank:{Path(c.bank).name}'
+    if only_outside(c):
+        return 'outside'
+    more = '+outside' if c.outside else ''
+    return (f'bank:{Path(c.bank).name}' if c.bank else _whose(c)) + more
+
+
+def _whose(c):
+    "The method, or what was taken out of it"
     varies = METHODS[c.method].whole(c.recipe)['copies'] > 0
     if varies and not c.copies:
         return 'no_aug'

@@ -20,36 +20,47 @@ from ..bank.files import read_bank
 from ..synthesis.student_aware import auxiliary_task
 from ..distillation.losses import distillation_terms
 from ..distillation.rounds import Rounds
+from ..distillation.shelves import Shelf
 from ..distillation.sources import Filled
 from ..distillation.learning import distill
 from ..evaluation.judging import judge, judge_bank
 from ..evaluation.held_out import cached_held_out, held_out_agreement
 from ..evaluation.costs import footprint
-from .amounts import image_steps, images_made, rounds_of
+from .amounts import image_steps, images_made, only_outside, rounds_of
 from .config import Config
 from .teachers import data_of
 from .folders import read_results
 from .record import describe, peak_memory
 from .running import Run, Stage
 from .asking import STAGES, add_stage
-from .making import SYNTHESIZE, TEACHER
+from .making import OUTSIDE, SYNTHESIZE, TEACHER
 from .changing import AUGMENT, FILTER, PRIOR
 
 # %% ../../nbs/runs/stages.ipynb #7e717a8e
+def _share(share):
+    return None if share < 0 else share
+
+
+def _outside(run):
+    "A shelf of images from outside, where there are others, too"
+    c, bank = run.config, run.outside()
+    return [] if bank is None or only_outside(c) else [Shelf(bank, bank, _share(c.outside_share))]
+
+
 def _filled(c, bank, kept):
-    "Inverted images and variations, which have a share of each batch where one is given"
+    "Shelves of inverted images and of variations; one for both where these have no share of their own"
     if c.vary_share < 0 or not len(kept):
-        return Filled(bank + kept)
-    return Filled(bank, kept, shares=(None, c.vary_share))
+        return [Shelf(whole := bank + kept, whole)]
+    return [Shelf(bank, bank), Shelf(kept, kept, c.vary_share)]
 
 
 def _images_to_learn_from(run, student, task):
     c, bank = run.config, run.synthesize()
     if not rounds_of(c):
-        return _filled(c, bank, run.filter()[1])
+        return Filled(*_filled(c, bank, run.filter()[1]), *_outside(run))
     work = run.new_synthesis(student, task)
     work.load_state_dict(read_bank(run.file('bank'))[1]['work'])
-    return Rounds(work, bank, c.replay)
+    return Rounds(work, bank, c.replay, _outside(run))
 
 # %% ../../nbs/runs/stages.ipynb #7e717a01
 def how_to_distil(
@@ -105,13 +116,13 @@ DISTILL = Stage(
     'distill',
     _make_student,
     _read_student,
-    takes=('teacher', 'synthesize', 'filter'),
+    takes=('teacher', 'outside', 'synthesize', 'filter'),
     files=('student.safetensors',),
     shared=True,
 )
 
 # %% ../../nbs/runs/stages.ipynb #fabf5517
-for _stage in (TEACHER, SYNTHESIZE, PRIOR, AUGMENT, FILTER, DISTILL):
+for _stage in (TEACHER, OUTSIDE, SYNTHESIZE, PRIOR, AUGMENT, FILTER, DISTILL):
     add_stage(_stage)
 
 # %% ../../nbs/runs/stages.ipynb #8f29b9df
@@ -123,7 +134,7 @@ def _make_row(run):
     row |= judge(student, teacher, data.test) | judge_bank(images, teacher, data.test, student)
     row |= _variations_in_words(kept, run) | _costs(teacher, student) | _held_out(run)
     row |= dict(made_images=images_made(c), image_steps=image_steps(c))
-    row |= dict(images_in_bank=len(images) - len(kept))
+    row |= dict(images_in_bank=len(images) - len(kept), images_from_outside=len(run.outside() or ()))
     row |= dict(kept_images=len(kept), omega_used=omega, rounds=rounds_of(c), peak_memory_mb=round(peak))
     row |= {f'speed_{k}': str(v) for k, v in zip(('synthesize', 'distill'), run.speeds())}
     row |= _times(run, len(run.synthesize()))
