@@ -46,8 +46,22 @@ def fold_sections(app, pagename, templatename, context, doctree):
         is_open = 'current' in match[2] or match[1] == 'Start here'
         return f'<details{" open" if is_open else ""}><summary>{match[1]}</summary>{match[2]}</details>'
 
-    context['furo_navigation_tree'] = SECTION.sub(fold, context.get('furo_navigation_tree', ''))
+    tree = context.get('furo_navigation_tree', '').replace('reference internal', 'reference')
+    context['furo_navigation_tree'] = SECTION.sub(fold, tree)
+
+
+AS_IT_IS = re.compile(r'(<(pre|script|style|textarea)\b.*?</\2>)', re.S)
+
+
+def trim(app, exception):
+    "Pages without the indentation of their lines, where it means nothing: a fortieth of all that there is"
+    for file in Path(app.outdir).rglob('*.html') if not exception else ():
+        kept = AS_IT_IS.split(file.read_text())
+        kept[::3] = [re.sub(r'\n\s+', '\n', text) for text in kept[::3]]
+        del kept[2::3]  # names of elements
+        file.write_text(''.join(kept))
 
 
 def setup(app):
     app.connect('html-page-context', fold_sections, priority=900)  # after the theme's own
+    app.connect('build-finished', trim)
