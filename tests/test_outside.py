@@ -62,6 +62,7 @@ def test_the_card_says_so(photos, tmp_path, command):
         (['outside=folder:{}/small', 'outside_share=-.5'], 'a share must lie in [0, 1], or be -1'),
         (['outside=folder:{}/small', 'vary_share=.7'], 'are more than a batch'),
         (['outside=folder:{}/small', 'real=yes', 'copies=0'], 'real=yes says what the student learns from'),
+        (['outside=folder:{}/small', 'lambda_self=1'], 'those from outside have none'),
         (['outside=parquet:{}/rows'], 'expected a column img or image'),
         (['mix=cutmix', 'reuse=4'], 'no answer could be used again'),
         (['mix=cutmix', 'lambda_ce=1'], 'makes one image of two, and cross_entropy takes the class of one'),
@@ -78,3 +79,15 @@ def test_bad_input_is_one_line(refused, tmp_path, words, line):
     (tmp_path / 'damaged' / 'a.jpg').write_bytes(b'no picture')
     pq.write_table(pa.table(dict(text=['a'])), tmp_path / 'rows' / 'train.parquet')
     refused(['smoke', *(w.format(tmp_path) for w in words)], line)
+
+
+@pytest.mark.parametrize('share, inverted, varied', [('.5', 20, 20), ('1', 0, 30)])
+def test_forecast(photos, tmp_path, capsys, share, inverted, varied):
+    "What lies beside the inverted images is learned from and not varied; alone it is both"
+    words = f'outside=folder:{photos}', 'outside_images=30', f'outside_share={share}', 'copies=2', 'reuse=4'
+    assert dda_run([*QUICK, *words, '--dry-run', '--out', str(tmp_path / 'run')]) == 0
+    said = {line.split()[0]: line.split()[1:3] for line in capsys.readouterr().out.splitlines() if line}
+    learned = 3 * varied + (30 if inverted else 0)
+    assert ('synthesize' in said) == bool(inverted)
+    assert said['augment'][0] == str(2 * varied) and said['distill'][0] == str(learned)
+    assert said['answers'] == [str(learned), str(4 * learned)]

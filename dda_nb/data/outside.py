@@ -78,6 +78,7 @@ def crops_of(
 ):  # uint8 [n, C, H, W]; None if the picture can't be read, or is too small
     "Random boxes of a picture, resized"
     from PIL import Image
+    from torchvision.transforms.functional import pil_to_tensor
 
     array = decode(picture, 0)
     if isinstance(array, Exception) or array.shape[0] < shape[1] or array.shape[1] < shape[2]:
@@ -85,14 +86,7 @@ def crops_of(
     whole = Image.fromarray(array).convert('L' if shape[0] == 1 else 'RGB')
     boxes = [_box(whole.size, shape, scale, rng(seed, 'crop', number)) for number in numbers]
     cut = [whole.resize(shape[:0:-1], Image.Resampling.BICUBIC, box) for box in boxes]
-    return torch.stack([_to_tensor(c) for c in cut])
-
-
-def _to_tensor(picture):
-    "uint8 [C, H, W]"
-    from torchvision.transforms.functional import pil_to_tensor
-
-    return pil_to_tensor(picture)
+    return torch.stack([pil_to_tensor(c) for c in cut])
 
 # %% ../../nbs/data/outside.ipynb #e2d4fd27
 def cut_pictures(

@@ -57,7 +57,7 @@ class Rounds(Source):
         self.sizes = [len(p) for p in work.parts]
         self.pool = Pool(sum(self.sizes[: replay or None]), work.teacher.mean.device)
         drawn = Fountain(work.images) if hasattr(work.images, 'sample') else self.pool
-        super().__init__([Shelf(drawn, bank), *more])
+        super().__init__([Shelf(drawn, first=bank), *more])
         for part in bank.images.split(self.sizes[: work.number]) if bank else ():
             self.pool.add(bank[self.pool.added : self.pool.added + len(part)])
 

@@ -23,11 +23,17 @@ class Shelf:
     def __init__(
         self,
         images,  # what is drawn from: an `ImageBank`, a `Pool` or a `Fountain`
-        first: ImageBank = None,  # what is there before the student's first step; None: nothing
         share: float = None,  # of each batch, in [0, 1]; None: by its number of images, of what others leave
+        first: ImageBank = None,  # of a pool, what is there before the student's first step
     ):
-        self.images, self.first, self.share = images, first, share
+        self.images, self.share = images, share
+        self.first = images if isinstance(images, ImageBank) else first
         self.answers: Answers = None  # of the teacher, where they are kept
+
+    @property
+    def room(self):
+        "Images that it may hold at a time"
+        return getattr(self.images, 'room', len(self.images))
 
     @property
     def key(self):

@@ -42,7 +42,7 @@ class Source:
     ):
         "Keep the teacher's answers"
         for shelf in self.shelves:
-            shelf.answers = new_answers(getattr(shelf.images, 'room', len(shelf.images)))
+            shelf.answers = new_answers(shelf.room)
 
     @property
     def to_ask(self):
@@ -88,7 +88,7 @@ class Filled(Source):
         self,
         *shelves,  # all that the student will see: `Shelf`s, or an `ImageBank`
     ):
-        super().__init__([Shelf(s, s) if isinstance(s, ImageBank) else s for s in shelves])
+        super().__init__([Shelf(s) if isinstance(s, ImageBank) else s for s in shelves])
 
     @cached_property
     def bank(self):

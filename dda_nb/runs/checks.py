@@ -35,6 +35,7 @@ from dda_nb.runs.amounts import (
     batches_of,
     by_steps,
     images_made,
+    images_varied,
     rounds_of,
     steps_of_batch,
     views_asked,
@@ -120,7 +121,7 @@ def check_distillation(
     check_mix(c.mix, terms, c.reuse)
     if c.reuse > 1:
         check_views(View(c.distill_view), what_to_optimise(c, teacher) if rounds_of(c) else None)
-        check_room(teacher, views_asked(c, images_made(c)), features=False)
+        check_room(teacher, views_asked(c, images_varied(c)), features=False)
 
 # %% ../../nbs/runs/checks.ipynb #d5da564c
 def check_outside(

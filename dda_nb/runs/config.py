@@ -19,7 +19,7 @@ from ..core.fields import FIELDS, absolute, field, fields_of, plain_value, read_
 import dda_nb.data.outside  # noqa: F401 (it declares fields that are looked at here)
 from ..synthesis.terms import TERMS
 from ..synthesis.methods import METHODS
-from .amounts import images_made, only_outside, rounds_of
+from .amounts import images_beside, images_made, only_outside, rounds_of
 from .plugins import load_plugins
 
 # %% ../../nbs/runs/config.ipynb #d3a082bc
@@ -228,6 +228,10 @@ def _check_batches(c):
     if c.lambda_self and c.distill_batch < 4:
         raise BadInput(
             f'lambda_self pairs images, so distill_batch must be at least 4, found {c.distill_batch}'
+        )
+    if c.lambda_self and images_beside(c):
+        raise BadInput(
+            'lambda_self pairs images with their variations, and those from outside have none; leave one out'
         )
     if c.vary_share >= 0 and (c.lambda_self or not c.copies):
         why = 'lambda_self pairs images whatever their kind' if c.lambda_self else 'there are none'

@@ -27,7 +27,7 @@ from ..distillation.answers import Answers
 from ..distillation.losses import distillation_terms
 from ..distillation.shelves import Shelf
 from ..distillation.steps import Distillation
-from .amounts import image_steps, images_made, views_asked
+from .amounts import image_steps, images_beside, images_made, images_varied, views_asked
 from .config import Config
 from .teachers import data_of, device_of, read_teacher, teacher_file
 from .checks import check_run, prior_options, what_to_optimise
@@ -37,17 +37,18 @@ from .making import images_of_run
 def passes_of(
     c: Config,  # any
     n_real: int,  # training images
-    n_bank: int,  # images in the bank: inverted, real, or another run's
+    n_bank: int,  # images in the bank: inverted, real, from outside alone, or another run's
 ) -> dict:  # stage → images, and images times steps (variations once each)
     "How many images each stage makes or sees, and how many passes that takes"
     n_kids = n_bank * c.copies
+    n_all = n_bank + n_kids + images_beside(c)
     return dict(
         teacher=(n_real, n_real * c.teacher_epochs),
         synthesize=(images_made(c), image_steps(c)),
         prior=(n_bank, c.prior_steps * c.prior_batch),
         augment=(n_kids, n_kids),
-        answers=(n_bank + n_kids, views_asked(c, n_bank)),
-        distill=(n_bank + n_kids, c.distill_steps * c.distill_batch),
+        answers=(n_all, views_asked(c, n_bank)),
+        distill=(n_all, c.distill_steps * c.distill_batch),
     )
 
 # %% ../../nbs/runs/forecast.ipynb #181e91ab
@@ -147,7 +148,7 @@ def _trials(c, data, device, small):
     b = _Bench(c, data, device, small)
     if not c.teacher_weights and not teacher_file(c, data, device).exists():
         yield 'teacher', _teacher_step(b)
-    if not c.real and not c.bank:
+    if images_made(c):
         yield 'synthesize', _synthesis_step(b)
     if c.copies and c.prior == 'bank':
         yield 'prior', lambda i: train_prior(b.bank, 2, small, c.prior_lr, c.prior_width).seconds / 2
@@ -162,7 +163,7 @@ def _images_in_bank(c, data):
     "Images that are varied and learned from, without the variations"
     if c.real:
         return len(data.train.labels)
-    return len(images_of_run(c.bank)) if c.bank else images_made(c)
+    return len(images_of_run(c.bank)) if c.bank else images_varied(c)
 
 # %% ../../nbs/runs/forecast.ipynb #add4627a
 def estimate(

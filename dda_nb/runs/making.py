@@ -32,6 +32,7 @@ from dda_nb.runs.amounts import (
     first_batches,
     image_steps,
     images_made,
+    images_varied,
     only_outside,
     rounds_of,
     steps_of_batch,
@@ -98,7 +99,7 @@ def speeds(self: Run) -> tuple:
     return (
         synthesis_speed(teacher, image_steps(c), *how),
         distillation_speed(
-            teacher, views_asked(c, images_made(c)) or c.distill_steps * c.distill_batch, *how
+            teacher, views_asked(c, images_varied(c)) or c.distill_steps * c.distill_batch, *how
         ),
     )
 

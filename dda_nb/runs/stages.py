@@ -37,21 +37,18 @@ from .making import OUTSIDE, SYNTHESIZE, TEACHER
 from .changing import AUGMENT, FILTER, PRIOR
 
 # %% ../../nbs/runs/stages.ipynb #7e717a8e
-def _share(share):
-    return None if share < 0 else share
-
-
 def _outside(run):
     "A shelf of images from outside, where there are others, too"
     c, bank = run.config, run.outside()
-    return [] if bank is None or only_outside(c) else [Shelf(bank, bank, _share(c.outside_share))]
+    share = None if c.outside_share < 0 else c.outside_share
+    return [] if bank is None or only_outside(c) else [Shelf(bank, share)]
 
 
 def _filled(c, bank, kept):
     "Shelves of inverted images and of variations; one for both where these have no share of their own"
     if c.vary_share < 0 or not len(kept):
-        return [Shelf(whole := bank + kept, whole)]
-    return [Shelf(bank, bank), Shelf(kept, kept, c.vary_share)]
+        return [bank + kept]
+    return [bank, Shelf(kept, c.vary_share)]
 
 
 def _images_to_learn_from(run, student, task):
